@@ -104,8 +104,37 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("AIGC_LAB_", "MLFLOW_"))}
 
 
+class Served:
+    """A database on PostgreSQL that is in the place of a file of a home."""
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        self._connection = psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+    def rows(self, query: str, values: Sequence[object]) -> list[Row]:
+        """As a file would say it: JSON is text there."""
+        from psycopg.errors import UndefinedTable
+
+        try:
+            found = self._connection.execute(query.replace("?", "%s").encode(), values).fetchall()
+        except UndefinedTable:
+            return []
+        return [tuple(json.dumps(each) if isinstance(each, dict) else each for each in row) for row in found]
+
+    def written(self) -> object:
+        """Something that changes with every commit."""
+        return self.rows("SELECT CAST(pg_current_wal_insert_lsn() AS text)", ())
+
+
+#: the file that a home would have -> the database that it has in its place
+SERVED: dict[Path, Served] = {}
+
+
 def rows(database: Path, query: str, *values: object) -> list[Row]:
     """What a database says at this moment; nothing while it does not exist yet or has no such table."""
+    if database in SERVED:
+        return SERVED[database].rows(query, values)
     if not database.exists():
         return []
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
@@ -264,6 +293,8 @@ def glimpse(home: Path, event: str) -> object:
         case "delivery":
             return _sizes([home / "mlflow.db-wal", *home.glob("spool/*/*/delivered.json")])
         case _:
+            if (served := SERVED.get(home / "registry.db")) is not None:
+                return served.written()
             return _sizes([home / "registry.db-wal", home / "registry.db"])
 
 
@@ -365,10 +396,16 @@ class Disturbed:
         away: bool = False,
         empty: Path | None = None,
         cache: Path | None = None,
+        database: Callable[[], str] | None = None,
     ) -> None:
         folder.mkdir(parents=True)
         self.home, self.folder, self.case = folder / "home", folder, case
         self.home.mkdir()
+        self._served: dict[str, str] = {}
+        for store in ("registry", "optuna") if database is not None else ():
+            assert database is not None
+            url = self._served[f"AIGC_LAB_{store.upper()}_URL"] = database()
+            SERVED[self.home / f"{store}.db"] = Served(url)
         if cache is not None:
             shutil.copytree(cache, self.home / "cache")
         self.database = self.home / "mlflow.db"
@@ -400,7 +437,7 @@ class Disturbed:
         self._farewell()
 
     def environment(self) -> dict[str, str]:
-        told = plain_environment() | {"AIGC_LAB_HOME": str(self.home)}
+        told = plain_environment() | self._served | {"AIGC_LAB_HOME": str(self.home)}
         return told | ({"MLFLOW_TRACKING_URI": self.server.address} if self.server else {})
 
     def command(self, *words: str) -> tuple[int, str]:
@@ -681,7 +718,7 @@ class Stored(NamedTuple):
 
     def until(self, step: int) -> "Stored":
         """What a run has that was pruned at that step: no weights, and neither pictures nor scores of later ones."""
-        pictures = {name: digest for name, digest in self.pictures.items() if name.startswith("samples/")}
+        pictures = {name: digest for name, digest in self.pictures.items() if "/" in name}
         pictures = {name: digest for name, digest in pictures.items() if int(name.partition("/")[2]) <= step}
         return Stored({}, pictures, [row for row in self.scores if row[0] == "progress" and row[1] <= step])
 
@@ -692,13 +729,13 @@ class Reference:
 
     stored: Stored
     points: dict[str, list[tuple[int, float]]]
-    shown: list[int]
+    shown: list[tuple[str, int]]
 
     def until(self, step: int) -> "Reference":
         """The same of a run that was pruned at that step."""
         points = {name: [point for point in points if point[0] <= step] for name, points in self.points.items()}
         kept = {name: points for name, points in points.items() if points}
-        return Reference(self.stored.until(step), kept, [shown for shown in self.shown if shown <= step])
+        return Reference(self.stored.until(step), kept, [shown for shown in self.shown if shown[1] <= step])
 
 
 class References:
@@ -735,17 +772,17 @@ class References:
         for record in told:
             for name, value, _, step in record.get("points", ()):
                 points[name].append((step, value))
-        shown = [record["step"] for record in told if "image" in record]
+        shown = [(record["key"], record["step"]) for record in told if "image" in record]
         return Reference(stored(home, run), {name: sorted(points[name]) for name in points}, shown)
 
 
 def stored(home: Path, run: str) -> Stored:
     registry = home / "registry.db"
     weights: dict[str, str] = dict(rows(registry, "SELECT kind, path FROM checkpoint WHERE run_id = ?", run))
-    query = "SELECT name, path FROM artifact WHERE run_id = ? AND name LIKE 'samples%'"
+    query = "SELECT name, path FROM artifact WHERE run_id = ? AND kind IN ('image/png', 'text/plain')"
     pictures: dict[str, str] = dict(rows(registry, query, run))
     columns = "checkpoint, step, split, name, value, low, high, n, floor, signature"
-    scores = rows(registry, f"SELECT {columns} FROM score WHERE run_id = ? ORDER BY 1, 2, 3, 4", run)
+    scores = sorted(rows(registry, f"SELECT {columns} FROM score WHERE run_id = ?", run), key=lambda row: row[:4])
     digests = [{name: sha256(home / path) for name, path in files.items()} for files in (weights, pictures)]
     return Stored(digests[0], digests[1], scores)
 
@@ -881,9 +918,10 @@ class Judge:
             self._same(f"steps of {name} of {run}", [step for step, _ in here], [step for step, _ in there])
             if name not in _TIMES:
                 self._same(f"{name} of {run}", here, there)
-        names = [path.name for path in self._shown(identity) if path.name.startswith("samples~grid+step+")]
-        steps = sorted(int(re.findall(r"\+step\+(\d+)\+", name)[0]) for name in names if name.endswith(".png"))
-        self._same(f"pictures of {run}", steps, sorted(truth.shown))
+        names = [path.name for path in self._shown(identity) if "~grid+step+" in path.name]
+        found = [re.findall(r"(.*)\+step\+(\d+)\+", name)[0] for name in names if name.endswith(".png")]
+        pictures = sorted((key.replace("~", "/"), int(step)) for key, step in found)
+        self._same(f"pictures of {run}", pictures, sorted(truth.shown))
 
     def _shown(self, identity: str) -> list[Path]:
         """The files that MLflow has of a run."""
@@ -1041,9 +1079,11 @@ def campaign(
     experiments: Sequence[str] = tuple(CASES),
     a_sweep: int = 14,
     say: Callable[[Report], None] = lambda report: None,
+    database: Callable[[], str] | None = None,
 ) -> Report:
     """Sweep after sweep until all the kills are done: the experiments in turn, one of three with a server, MLflow away
-    for a while in every second one at least. `say` is told after each sweep.
+    for a while in every second one at least. `say` is told after each sweep. With `database`, which makes a new one and
+    returns its address, registry and Optuna are on PostgreSQL.
     """
     chance, report = random.Random(seed), Report()
     cache, empty = classifier(folder), empty_mlflow(folder)
@@ -1057,6 +1097,7 @@ def campaign(
         server = (number + number // 3) % 3 == 2
         due = Counter(itertools.islice(itertools.cycle([*local, "server"] if server else local), min(left, a_sweep)))
         stores: dict[str, Any] = {"server": server, "away": number % 2 == 0, "empty": empty, "cache": cache}
+        stores["database"] = database
         with disturbed(folder / f"{case.name}-{number}", chance, report, case=case, **stores) as sweep:
             try:
                 sweep.endure(due)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, select, text
 
 from aigc_lab.registry.records import (
     Judged,
@@ -107,3 +107,48 @@ class Lab:
 
 def order(rows: list[dict[str, Any]]) -> list[tuple[int | None, int, float | None]]:
     return [(row["rank"], row["trial"], row["score"] and row["score"]["value"]) for row in rows]
+
+
+# Of each sweep, as `benchmarks/bench_scale.py` fills a file: two seeds a trial, one run in 50 failed, the last go on.
+_SERVER = (
+    """INSERT INTO trial SELECT :sweep, n / 2, CASE n % 4 WHEN 0 THEN 'dcgan' ELSE 'vae' END,
+    json_build_object('lr', 0.0001 * (1 + n % 97), 'loss', 'hinge'), '{}', 'FINISHED',
+    10.0 + (n::bigint * 7919 % 100003) / 1e3 FROM generate_series(0, :count - 1, 2) AS n""",
+    """INSERT INTO run (id, sweep_id, trial, seed, role, state, reason, seconds, created_at, finished_at)
+    SELECT :sweep || '.' || (n / 2) || '.' || (n % 2), :sweep, n / 2, n % 2, 'search',
+    CASE WHEN n >= :count - 10 THEN 'RUNNING' WHEN n % 50 = 7 THEN 'FAILED' ELSE 'FINISHED' END,
+    CASE WHEN n % 50 = 7 THEN 'CUDA out of memory' END, 1.5, timestamptz '2026-01-01' + n * interval '1 second',
+    timestamptz '2026-01-01' + (n + 1) * interval '1 second' FROM generate_series(0, :count - 1) AS n""",
+    """INSERT INTO attempt (run_id, number, state, started_at, ended_at, environment, host, boot, pid, process_started,
+    heartbeat_at, chain, from_step, step) SELECT id, 1, state, created_at, finished_at, '{}', 'elsewhere', '', 1, '',
+    created_at, 1, 0, 50 FROM run WHERE sweep_id = :sweep""",
+    """INSERT INTO score (run_id, checkpoint, step, split, name, value, low, high, n, floor, signature, better)
+    SELECT id, 'last', 100, 'holdout', 'score' || s, v, v * 0.9, v * 1.1, 5000, 0.1,
+    'score' || s || '|n:5000|features:classifier-9f3a|real:holdout', 'lower'
+    FROM (SELECT id, 1.0 + (row_number() OVER () * 7919 % 100003) / 1e3 AS v FROM run WHERE sweep_id = :sweep
+    AND state = 'FINISHED') AS finished, generate_series(0, :scores - 1) AS s""",
+    """INSERT INTO checkpoint SELECT id, 'last', 100, 'checkpoints', 'ab', 1 FROM run
+    WHERE sweep_id = :sweep AND state = 'FINISHED'""",
+    """INSERT INTO verdict SELECT id, 'collapse', 100, 'healthy', '', '{}', '' FROM run
+    WHERE sweep_id = :sweep AND state = 'FINISHED'""",
+    """INSERT INTO queued_run (run_id, sweep_id, position, state, claim) SELECT id, sweep_id, 1, 'ENDED', 1 FROM run
+    WHERE sweep_id = :sweep""",
+    """INSERT INTO evaluation (run_id, step, sweep_id, value, stop) SELECT id, 50, sweep_id, 1.0, false FROM run
+    WHERE sweep_id = :sweep""",
+)
+
+
+def fill_server(registry: Registry, sweeps: int, runs: int, scores: int) -> list[str]:
+    """So many sweeps with so many runs in all, on PostgreSQL, by SQL alone; their ids, the newest first."""
+    made = [registry.sweep(f"bench{i}", f"{i:08}", {}, "score0", "lower") for i in range(sweeps)]
+    for sweep in made:
+        with registry.write() as connection:
+            connection.execute(
+                text("SET LOCAL session_replication_role = replica")
+            )  # no row's references are looked up
+            of = {"sweep": sweep, "count": runs // sweeps, "scores": scores}
+            for statement in _SERVER:
+                connection.execute(text(statement), {key: of[key] for key in of if f":{key}" in statement})
+    with registry.write() as connection:
+        connection.execute(text("ANALYZE"))
+    return made[::-1]

@@ -11,6 +11,7 @@ from pathlib import Path
 from aigc_lab import plugins
 from aigc_lab.host import content, visible
 from aigc_lab.host.settings import Settings, sqlite_path
+from aigc_lab.serving import classes
 
 
 def experiments(typed: str) -> list[str]:
@@ -46,6 +47,23 @@ def results(typed: str) -> list[str]:
     return _offered(models, typed) + sweeps(typed) + runs(typed)
 
 
+def labels(model: str, typed: str) -> list[str]:
+    """Classes that a model, a run or a sweep draws on demand, behind those of a list that has been begun."""
+    before, comma, begun = typed.rpartition(",")
+    names = next((each for path in _weights(model) if (each := classes.stored(path))), ())
+    return [f"{before}{comma}{name}" for name in _offered([name for name in names if "," not in name], begun)]
+
+
+def _weights(model: str) -> list[Path]:
+    if model.endswith(".safetensors"):
+        return [Path(model).expanduser()]
+    name = model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    promoted = "SELECT path FROM promotion WHERE model = ? ORDER BY version DESC"
+    trained = "SELECT path FROM checkpoint WHERE run_id = ? OR substr(run_id, 1, length(?) + 1) = ? || '.'"
+    home = Settings.load().home
+    return [home / path for (path,) in [*_read(promoted, name), *_read(trained, name, name, name)]]
+
+
 def _files(typed: str, suffix: str) -> list[str]:
     """Folders, and files with a suffix, whose path begins with what was typed. Raises `OSError`."""
     folder, _, start = typed.rpartition("/")
@@ -59,7 +77,7 @@ def _offered(names: Iterable[str], typed: str) -> list[str]:
     return [name for name in names if name.startswith(typed) and visible.line(name) == name]
 
 
-def _read(query: str) -> list[tuple[str, ...]]:
+def _read(query: str, *values: str) -> list[tuple[str, ...]]:
     # A key press does not wait for SQLAlchemy (0.4 s), nor for a server on another machine.
     file = sqlite_path(Settings.load().registry_url)
     if file is None:
@@ -67,5 +85,5 @@ def _read(query: str) -> list[tuple[str, ...]]:
     with suppress(sqlite3.Error, OSError, ValueError):
         address = f"{file.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=0.5)) as database:
-            return database.execute(query).fetchall()
+            return database.execute(query, values).fetchall()
     return []

@@ -159,6 +159,10 @@ def compare(
             told = explained(registry, comparison, settings, home, checkpoint=checkpoint, by_objective=promotes)
             print_table(comparison_page(comparison, told))
             return
+        if json:
+            from aigc_lab.display.beside_likelihood import add_contests
+
+            add_contests(registry, comparison)
         if csv or (json and by != "trial"):  # as CSV has room for; reading it takes as long as ranking
             from aigc_lab.commands.compare import add_statistics
 

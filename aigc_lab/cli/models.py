@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aigc_lab.cli.options import MOST, AsJson, Home, TrustCode, app, complete_result
+from aigc_lab.cli.options import MOST, AsJson, Home, TrustCode, app, complete_labels, complete_result
 from aigc_lab.cli.output import opened, print_json, print_table
 
 if TYPE_CHECKING:
@@ -100,7 +100,11 @@ def sample(
     ] = 0,
     labels: Annotated[
         str | None,
-        typer.Option(help="Classes of a conditional system, taken in turn: 3,7 or all.", metavar="LABELS"),
+        typer.Option(
+            help="Classes of a conditional system by name or number, taken in turn: cat,dog, 3,7 or all.",
+            metavar="LABELS",
+            autocompletion=complete_labels,
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from aigc_lab.errors import UsageError
+from aigc_lab.host.durations import seconds_of
 
 # Options and arguments whose value may be an empty text: a sentence may begin with no word.
 _MAY_BE_EMPTY = frozenset({"prefix"})
@@ -80,6 +81,14 @@ def complete_result(incomplete: str) -> list[str]:
     return completion.results(incomplete)
 
 
+def complete_labels(context: typer.Context, incomplete: str) -> list[str]:
+    """Classes of the model that was typed before, behind those of the list that are there already."""
+    from aigc_lab.cli import completion
+
+    # Behind an option without its value arguments are not told apart yet; the model is the first.
+    return completion.labels(context.params.get("model") or next(iter(context.args), ""), incomplete)
+
+
 # What a store holds: 64 bits. Said here too, for pydantic's types cost more to import than `--help` may take.
 MOST = 2**63 - 1
 
@@ -121,6 +130,34 @@ def changed(
     if skip_broken:
         changes.append(("data.skip_broken", "true", "--skip-broken"))
     return changes
+
+
+def per_gpu(text: str | None) -> 'int | Literal["auto"] | None':
+    """The value of --trials-per-gpu: a number or auto."""
+    if text is None or text == "auto":
+        return None if text is None else "auto"
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise UsageError(f"--trials-per-gpu {text}: give a whole number from 1 to 1024, or auto")
+    return int(text)
+
+
+def duration(text: str, option: str) -> int:
+    """Seconds of a length of time that an option gives."""
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}") from None
+
+
+def executor_options(given: list[str] | None) -> list[tuple[str, str, str]]:
+    """The options of an executor: key, YAML text, and the option to quote in error messages."""
+    triples = []
+    for item in given or []:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--executor-option {item}: write --executor-option KEY=VALUE")
+        triples.append((key, text, f"--executor-option {item}"))
+    return triples
 
 
 TokenizerOption = Annotated[

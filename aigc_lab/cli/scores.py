@@ -107,11 +107,13 @@ app.add_typer(cache, name="cache")
 
 def _place(home: Path | None) -> Path:
     """The cache of the home that was named; without a home, the user's."""
+    from aigc_lab.host import shared_files
     from aigc_lab.host.settings import Settings
 
     settings = Settings.load(home)
     if home is not None and not settings.home.is_dir():
         raise UsageError(f"--home {home}: there is no such home; leave it out for the cache of commands without one")
+    shared_files.of(settings)
     return settings.shared_cache
 
 

@@ -16,6 +16,9 @@ from aigc_lab.cli.options import (
     complete_executor,
     complete_experiment,
     complete_sweep,
+    duration,
+    executor_options,
+    per_gpu,
 )
 from aigc_lab.cli.output import as_typed, opened, print_json, print_table, progress
 from aigc_lab.host import visible
@@ -36,11 +39,16 @@ Steps = Annotated[int | None, typer.Option(help="Train every run for this many s
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read (data.skip_broken).")
 ]
-Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, or auto.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where to train: cpu, cuda, cuda:1, or auto.  [default: auto]", metavar="DEVICE")
+]
 Devices = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--devices", "--device", help="Where to train: cpu, cuda:0,cuda:1, …, or auto for every GPU, else the CPU."
+        "--devices",
+        "--device",
+        help="Where to train: cpu, cuda:0,cuda:1, …, or auto for every GPU, else the CPU.  [default: auto]",
+        metavar="DEVICES",
     ),
 ]
 
@@ -57,7 +65,10 @@ Workers = Annotated[
         metavar="N",
     ),
 ]
-PerGpu = Annotated[int | None, typer.Option(help="Workers that share each GPU.", min=1, max=1024, metavar="N")]
+PerGpu = Annotated[
+    str | None,
+    typer.Option(help="Workers that share each GPU; auto: as many as its memory holds, measured.", metavar="N|auto"),
+]
 ExecutorOption = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +77,14 @@ ExecutorOption = Annotated[
         "workers]",
         metavar="NAME|FILE",
         autocompletion=complete_executor,
+    ),
+]
+ExecutorOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option",
+        help="An option of the executor, as 'aigc-lab list executors --verbose' names them. May be given again.",
+        metavar="KEY=VALUE",
     ),
 ]
 
@@ -85,9 +104,10 @@ def sweep(
     steps: Steps = None,
     skip_broken: SkipBroken = False,
     workers: Workers = None,
-    devices: Devices = "auto",
+    devices: Devices = None,
     trials_per_gpu: PerGpu = None,
     executor: ExecutorOption = None,
+    executor_option: ExecutorOptions = None,
     retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the experiment, say what it will cost, and exit.")
@@ -108,8 +128,9 @@ def sweep(
             changed(overrides, options, skip_broken),
             device=devices,
             workers=workers,
-            trials_per_gpu=trials_per_gpu,
+            trials_per_gpu=per_gpu(trials_per_gpu),
             executor=executor,
+            options=executor_options(executor_option),
             retry_failed=retry_failed,
             dry_run=dry_run,
             json=json,
@@ -131,8 +152,9 @@ def train(
     ] = None,
     steps: Steps = None,
     skip_broken: SkipBroken = False,
-    device: Device = "auto",
+    device: Device = None,
     executor: ExecutorOption = None,
+    executor_option: ExecutorOptions = None,
     retry_failed: RetryFailed = False,
     json: AsJson = False,
     home: Home = None,
@@ -150,6 +172,7 @@ def train(
             seeds=seed or [0],
             device=device,
             executor=executor,
+            options=executor_options(executor_option),
             retry_failed=retry_failed,
             home=home,
         )
@@ -170,10 +193,14 @@ ASweep = Annotated[str, typer.Argument(help="A sweep's id, or its name for the n
 def resume(
     sweep: ASweep,
     workers: Workers = None,
-    devices: Devices = "auto",
+    devices: Devices = None,
     trials_per_gpu: PerGpu = None,
     executor: ExecutorOption = None,
+    executor_option: ExecutorOptions = None,
     retry_failed: RetryFailed = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait while another process runs it, and take over if that is lost.")
+    ] = False,
     trust_code: TrustCode = False,
     json: AsJson = False,
     home: Home = None,
@@ -191,14 +218,55 @@ def resume(
                 sweep,
                 device=devices,
                 workers=workers,
-                trials_per_gpu=trials_per_gpu,
+                trials_per_gpu=per_gpu(trials_per_gpu),
                 executor=executor,
+                options=executor_options(executor_option),
                 retry_failed=retry_failed,
+                standby=standby,
                 json=json,
                 home=home,
             )
     if json:
         print_json(rows)
+
+
+@app.command()
+def worker(
+    sweep: ASweep,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda:0, …")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.  [default: all cores]")] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when no run waits, and do not wait for further ones.")
+    ] = False,
+    leave_after: Annotated[
+        str | None,
+        typer.Option(
+            "--leave-after",
+            help="Store the run and leave after so long: minutes, or H:MM:SS. Another worker goes on with it.",
+            metavar="TIME",
+        ),
+    ] = None,
+    trust_code: TrustCode = False,
+    home: Home = None,
+) -> None:
+    """Do runs of a sweep that another process runs, on any machine that sees its stores. Ctrl-C leaves it in order."""
+    from aigc_lab.host import signals
+
+    with signals.handled():
+        _announce(f"worker {sweep}")
+        from aigc_lab.commands.worker import join
+        from aigc_lab.host import trust
+        from aigc_lab.host.settings import Settings
+
+        with trust.accepting(trust_code):
+            join(
+                Settings.load(home),
+                sweep,
+                device=device,
+                threads=threads,
+                until_empty=until_empty,
+                leave_after=None if leave_after is None else duration(leave_after, "--leave-after"),
+            )
 
 
 @app.command()

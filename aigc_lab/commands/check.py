@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -49,10 +49,11 @@ from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.penalties.base import Penalty
 from aigc_lab.pruners.base import Pruner
 from aigc_lab.scoring.feature_store import FeatureStore
+from aigc_lab.sweeps.execution import Asked, choose_executor
 from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.rehearsal import rehearse
-from aigc_lab.systems.base import System
+from aigc_lab.systems.base import System, says_conditional
 
 Change = tuple[str, str, str]
 Row = dict[str, Any]
@@ -161,6 +162,11 @@ def _examined(
         if changes:
             raise UsageError(f"{changes[0][2]}: a modality has no options; what differs is another file")
         yield from run(modalities.MODALITY, {"": modalities.Case(kind, _dataset_of(kind, data, settings))})
+    elif issubclass(kind, Executor):
+        if data:
+            raise UsageError("--data: an executor is checked on runs of four steps, of points")
+        with executors.case_of(kind, _options(kind, changes)) as here:
+            yield from run(executors.EXECUTOR, {"": here})
     elif issubclass(kind, KEYED):
         for option in [*(option for _, _, option in changes), *(["--data"] if data else [])]:
             raise UsageError(f"{option}: it is checked on what ships, without options; what differs is another file")
@@ -206,7 +212,7 @@ def _extractor_case(kind: type[Extractor], data: str | None, settings: Settings,
 
 
 def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> Iterator[ContractResult]:
-    """Of what a key of an experiment, or `--executor`, names."""
+    """Of what a key of an experiment names."""
     if issubclass(kind, Augmentation):
         yield from run(augmentations.AUGMENTATION, augmentations.cases(kind))
     elif issubclass(kind, Optimizer):
@@ -215,9 +221,6 @@ def _examined_key(kind: type, run: Callable[..., Iterator[ContractResult]]) -> I
         yield from run(pruners.PRUNER, {"": pruners.Case(kind)})
     elif issubclass(kind, Penalty):
         yield from run(penalties.PENALTY, {"": penalties.Case(kind)})
-    elif issubclass(kind, Executor):
-        with executors.case_of(kind) as case:
-            yield from run(executors.EXECUTOR, {"": case})
 
 
 def _system_cases(
@@ -235,14 +238,23 @@ def _system_cases(
             f"{kind.__name__} makes {kind.modality}, and dataset {dataset.name} holds {dataset.shape.modality}"
             + ("" if example is None else f"; try --data {example}")
         )
-    samples = dataset.load("train").take(slice(0, _TRAIN))
+    samples, shape = dataset.load("train").take(slice(0, _TRAIN)), dataset.shape
+    if data is None and shape.classes is None and _is_conditional(kind, options):
+        # No sentences with classes ship; what labels must do can be tried with any.
+        samples, shape = replace(samples, labels=torch.arange(len(samples)) % 2), replace(shape, classes=2)
     return {
         " ".join(f"{key}={value}" for key, value in choice.items()): system_case.Case(
-            kind, dataset.shape, samples, options | choice
+            kind, shape, samples, options | choice
         )
-        for choice in system_case.variants(kind, dataset.shape)
+        for choice in system_case.variants(kind, shape)
         if not choice.keys() & options.keys()
     }
+
+
+def _is_conditional(kind: type[System], options: Mapping[str, Any]) -> bool:
+    """Whether a system with these options needs labels, by its class or by its key `conditional`."""
+    field = getattr(kind.Config, "model_fields", {}).get("conditional")
+    return kind.conditional or says_conditional(options.get("conditional", field.default if field else None))
 
 
 def _options(kind: type[Any], changes: list[Change]) -> dict[str, Any]:
@@ -301,6 +313,7 @@ def _cache(settings: Settings) -> Iterator[Path]:
 
 def _experiment(source: str, changes: list[Change], settings: Settings, console: Console) -> Row:
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
+    choose_executor(experiment, Asked())
     rehearse(experiment, "cpu", _say)
     with _cache(settings) as cache:
         experiment, choice = chosen_features(experiment, cache, "cpu", _say)

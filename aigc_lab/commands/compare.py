@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_NESTED = ("score", "config", "verdicts", "states", "marks", "sweep", "sweeps", "over_seeds", "objectives", "against")
+_NESTED = (
+    *("score", "config", "verdicts", "states", "marks", "sweep", "sweeps", "over_seeds", "objectives", "against"),
+    "beside_likelihood",
+)
 _OF_SCORE = (
     *("name", "value", "reference", "low", "high", "n", "floor", "floor_sd"),
     *("signature", "confidence", "better"),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.host import environment
+from aigc_lab.host import environment, outage, shared_files
 from aigc_lab.host.settings import Settings, discreet, masked, sqlite_path
 from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import OpenedHome
@@ -64,6 +64,7 @@ def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None
             "machine": _machine,
             "home": lambda: _home(settings),
             "disk": lambda: _disk(settings),
+            "store": lambda: _store(settings),
             "place": lambda: _place(opened),
             "registry": lambda: _registry(opened),
             "optuna": lambda: _optuna(settings),
@@ -208,6 +209,21 @@ def _disk(settings: Settings) -> Iterator[Check]:
         yield Check("disk", "warning", finding, f"make room: a sweep may need more than {_size(_LITTLE_DISK)}")
     else:
         yield Check("disk", "ok", finding)
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    """Yields nothing for a home that shares its files with no other."""
+    shared = shared_files.of(settings)
+    if shared is None:
+        return
+    with outage.tries_once():
+        shared.probe()
+    if shared.process_alone:
+        finding = f"{shared.shown} is the memory of one process, and is gone with it"
+        yield Check("store", "warning", finding, "AIGC_LAB_STORE_URL=s3://bucket/lab or file:///srv/lab is shared")
+    else:
+        whose = "as no home yet" if shared.identity() is None else "by homes that count as one"
+        yield Check("store", "ok", f"{shared.shown}: can be read and written; used {whose}")
 
 
 def _place(opened: OpenedHome) -> Iterator[Check]:

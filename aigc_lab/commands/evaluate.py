@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from aigc_lab import plugins
 from aigc_lab.data.base import Dataset
 from aigc_lab.data.shared import sample_note
+from aigc_lab.data.shared.class_shares import generate_like
 from aigc_lab.display import terminal
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.evaluate import evaluate, judge
@@ -64,7 +65,7 @@ def scores(
         system = model.system
         _say_if_other(str(generated), dataset, reference, "leave --reference out to compare with its own")
         real, count = _reference_of_model(generated, reference, dataset, samples)
-        fake = system.generate(count, seed, "evaluate")
+        fake = generate_like(system, dataset, count, seed, "evaluate")
     elif real is None:
         what = generated if isinstance(generated, str | Path) else "these samples"
         raise UsageError(f"--reference: what shall {what} be compared with? Name a folder, a file or a dataset")
@@ -111,7 +112,7 @@ def collapse(
         with OpenedHome(settings) as opened:
             model, dataset = _model(generated, opened, policy, device)
         _say_if_other(str(generated), dataset, reference)
-        fake = model.system.generate(_MOST, 0, "evaluate")
+        fake = generate_like(model.system, dataset, _MOST, 0, "evaluate")
     else:
         _say_if_folder_of_other(generated, reference, settings, policy)
     return judge(
@@ -134,8 +135,8 @@ def sentences_of(source: str, count: int | None, opened: OpenedHome, *, seed: in
         samples = read_input(source, data_dir=settings.data_dir).load(0, None)
     else:
         policy = WeightsPolicy(settings.weights_dir)
-        model, _ = _model(source, opened, policy, environment.device(device))
-        samples = model.system.generate(count or _MOST, seed, "evaluate")
+        model, dataset = _model(source, opened, policy, environment.device(device))
+        samples = generate_like(model.system, dataset, count or _MOST, seed, "evaluate")
     lines: list[str] | None = modality_of(samples).lines(samples)
     if lines is None:
         raise UsageError(f"{source} is of {samples.modality}, and the other set of text: there is nothing to compare")

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,27 +83,46 @@ def _seeds_to_tell(comparison: Comparison) -> int:
 
 def with_more_seeds(row: Json, seeds: int = FEWEST) -> str | None:
     """The command of a sweep that trains the two best with so many seeds each, to tell them apart. It repeats this
-    sweep with all that the command line changed in its file; None where that cannot be said in options.
+    sweep with all that the command line changed in its file, but not where it was executed; None where that cannot be
+    said in options.
     """
     if row["command"] != "sweep" or not row["source"]:
         return None
     name = row["name"] if row["name"] in content.names("experiments") else row["source"]
     try:
         document, again = (read_yaml(content.find_file("experiments", name)) for _ in range(2))
-        changes = list(_changes(document.data, row["experiment"]))
+        stored = _recipe(row["experiment"])
+        changes = list(_changes(_recipe(document.data), stored))
         for key, value in changes:
             override(again, key, value, "--set", sections=list(Sections.model_fields))
     except UsageError:
         return None
-    if again.data != row["experiment"]:
+    if _recipe(again.data) != stored:
         return None
-    changes = [(key, value) for key, value in changes if key.partition(".")[0] != "confirm"]
+    changes = _without_fitted((key, value) for key, value in changes if key.partition(".")[0] != "confirm")
     if (read_yaml(content.find_file("experiments", name)).data.get("confirm") or {}).keys() <= {"top", "seeds"}:
         changes += [("confirm.top", 2), ("confirm.seeds", seeds)]
     else:  # keys of a race do not fit the two
         changes += [("confirm", {"top": 2, "seeds": seeds})]
     options = [f"--set {shlex.quote(f'{key}={_yaml(value)}')}" for key, value in changes]
     return " ".join(["aigc-lab sweep", shlex.quote(name), *options])
+
+
+def _recipe(sections: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sections.items() if key != "execution"}
+
+
+def _without_fitted(changes: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The changes but those that `evaluation.fewer` made, and will make again: the metrics that the data were too few
+    for are taken out of the protocol's.
+    """
+    several, fitted = dict(changes), ("metrics", "left_out")
+    whole = several.get("evaluation")
+    if isinstance(whole, dict) and "left_out" in whole:
+        several["evaluation"] = {key: value for key, value in whole.items() if key not in fitted}
+    if "evaluation.left_out" in several:
+        several = {key: value for key, value in several.items() if key.removeprefix("evaluation.") not in fitted}
+    return list(several.items())
 
 
 def _changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any]]:

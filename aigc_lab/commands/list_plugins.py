@@ -62,7 +62,7 @@ def _knobs(kind: type[Any]) -> list[dict[str, Any]]:
     if issubclass(kind, Penalty):
         about = "of its term, or of what it adds; null means this one"
         return [{"name": "penalty_weight", "default": kind.weight, "values": "number ≥ 0", "description": about}]
-    if issubclass(kind, (Augmentation, Pruner, Executor, ModalityKind)):
+    if issubclass(kind, (Augmentation, Pruner, ModalityKind)):
         return []
     return [_knob(key, field) for key, field in kind.Config.model_fields.items()]
 
@@ -93,7 +93,9 @@ def _values(annotation: Any) -> str:
 def _bounds(field: FieldInfo) -> list[str]:
     # Those of `Positive | None` stand at the part that is not null.
     inner = [part for part in get_args(field.annotation) if get_origin(part) is Annotated]
-    metadata = [bound for part in inner for info in part.__metadata__ for bound in info.metadata] + field.metadata
+    metadata = [
+        bound for part in inner for info in part.__metadata__ for bound in getattr(info, "metadata", ())
+    ] + field.metadata
     # A type's own bound, and the closer one of its field.
     bounds: dict[str, float] = {}
     for bound in metadata:

@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from aigc_lab.archive import contents
 from aigc_lab.archive.mlflow_comparison import DigestCache, RunComparison
 from aigc_lab.archive.mlflow_replay import Projection, projections
+from aigc_lab.display.beside_likelihood import run_tags
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import audit
 from aigc_lab.registry.find import find_sweep
@@ -96,12 +98,13 @@ class _Sweep:
         if not ended:
             return
         chains = {name: run.chain for name, run in ended.items()}
-        rows = contents.rows(self._registry, self._sweep)
+        rows, tags = contents.rows(self._registry, self._sweep), run_tags(self._registry, self._sweep)
+        run_folders.fetch_results(self._settings, self._sweep)
         score = f"score/{rows['sweep'][0]['objective']}"
         comparison = RunComparison(self._tracker, DigestCache())
         shown = self._tracker.runs_by_key(self._sweep) if store_exists(self._settings.tracking_uri) else {}
         experiment = None if self._dry_run else self._tracker.experiment(self._sweep)
-        for number, projection in enumerate(projections(self._settings, rows, chains), 1):
+        for number, projection in enumerate(projections(self._settings, rows, chains, tags), 1):
             self._report(f"{self._sweep}: run {number} of {len(ended)}")
             if projection.run not in ended:
                 continue

@@ -10,7 +10,7 @@ from aigc_lab.data.base import Dataset
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.experiment.protocol import Protocol
 from aigc_lab.experiment.stored import stored_experiment
-from aigc_lab.host import environment, run_folders
+from aigc_lab.host import environment, run_folders, shared_files
 from aigc_lab.host.files import write_atomically
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
@@ -127,7 +127,7 @@ def _of_samples(
     environment.settle(run["environment"].get("threads"))  # another number of threads would give other bits
     weights = lookup.weights_of_run(registry, run["run"], "last")
     system = weights.load(device).system
-    samples = system.generate(evaluator.protocol.samples, run["seed"], "evaluation", "reference")
+    samples = evaluator.generate(system, run["seed"], "evaluation", "reference")
     _, said = evaluator.examine(samples, "reference", system, judged=True)
     return [] if said is None else [StoredVerdict.of("collapse", weights.origin["step"], said.as_dict())]
 
@@ -140,6 +140,7 @@ def _drawn(settings: Settings, run: dict[str, Any], evaluator: Evaluator, said: 
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, picture)
+    shared_files.publish(path)
     return StoredArtifact("missing", "image/png", str(path))
 
 
@@ -147,7 +148,9 @@ def _curves(files: list[dict[str, Any]]) -> dict[str, Curve]:
     """The training scalars of a run over its steps; none where their file is gone."""
     path = next((file["path"] for file in files if file["name"] == "curves"), None)
     with suppress(OSError, ValueError):
-        curves: dict[str, Curve] = json.loads(Path(path).read_text("utf-8")) if path is not None else {}
+        curves: dict[str, Curve] = (
+            json.loads(shared_files.newest(Path(path)).read_text("utf-8")) if path is not None else {}
+        )
         return curves
     return {}
 

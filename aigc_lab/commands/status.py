@@ -57,6 +57,9 @@ class StatusView:
         their failures. Raises `UsageError` for an unknown sweep.
         """
         attempts: dict[str, list[Json]] = defaultdict(list)
+        workers: dict[str, list[Json]] = defaultdict(list)
+        for worker in liveness.workers(self.registry):
+            workers[worker["sweep"]].append(worker)
         supervisors = {row["sweep"]: row for row in liveness.supervisors(self.registry)}
         for attempt in liveness.running(self.registry):
             attempts[attempt["sweep"]].append(attempt)
@@ -66,6 +69,7 @@ class StatusView:
             for stored in _sweeps(connection, sweep, self.most):
                 budget = _Budget.of(stored, self.settings, self.registry)
                 row = _row(stored, budget, attempts[stored["sweep"]], supervisors.get(stored["sweep"]))
+                row["workers"] = [_worker(worker) for worker in workers[stored["sweep"]]]
                 rows.append(row | (_details(connection, row, budget, attempts[sweep]) if sweep is not None else {}))
         for row in rows[:_NEWEST]:
             if row["condition"] == "ended" and _passes(self.registry, row["sweep"]):
@@ -203,6 +207,11 @@ def _row(stored: Json, budget: _Budget, attempts: list[Json], supervisor: Json |
     return row | {"next": _next(row)}
 
 
+def _worker(row: Json) -> Json:
+    """A worker: where it is, its device, whether it has opened the sweep, and the run that it does."""
+    return _where(row) | {key: row[key] for key in ("device", "ready", "run")}
+
+
 def _where(row: Json) -> Json:
     return {key: row[key] for key in ("host", "pid", "alive")} | {"seconds_since_beat": max(0.0, row["age"])}
 
@@ -308,6 +317,8 @@ def _page(row: Json) -> list[RenderableType]:
         parts.append(Text(remaining))
     if row["running"]:
         parts += [Text("\nunder way", style="bold"), _under_way(row["running"])]
+    if row["workers"]:
+        parts += [Text("\nworkers", style="bold"), _workers(row["workers"])]
     if row["last"]:
         parts += [Text("\nended last", style="bold"), _last(row["last"])]
     if row["saved"]:
@@ -330,6 +341,17 @@ def _under_way(rows: list[Json]) -> RenderableType:
         heard = f"{wording.duration(row['seconds_since_beat'])} ago" if row["alive"] else "lost"
         cells = (row["run"], str(row["number"]), _steps(row), heard, f"{row['pid'] or '?'} on {row['host'] or '?'}")
         table.add_row(*map(terminal.cell, cells))
+    return table
+
+
+def _workers(rows: list[Json]) -> RenderableType:
+    table = terminal.plain_table()
+    for name in ("worker", "device", "last heard", "run"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        heard = f"{wording.duration(row['seconds_since_beat'])} ago" if row["alive"] else "lost"
+        doing = row["run"] or ("waits for a run" if row["ready"] else "is being prepared")
+        table.add_row(*map(terminal.cell, (f"{row['pid']} on {row['host']}", row["device"], heard, doing)))
     return table
 
 

@@ -30,6 +30,7 @@ def stop_sweep(registry: Registry, settings: Settings, name: str, *, finish: boo
     if before is None:
         return f"nobody runs {sweep}; {again} goes on with it, if it has not ended"
     if not before["alive"]:
+        registry.want_of_workers(sweep, "stop")
         return f"process {before['pid']} on {before['host']}, which ran {sweep}, was lost; {again} goes on"
     running = liveness.running(registry, sweep)
     registry.want(sweep, "finish" if finish else "checkpoint")

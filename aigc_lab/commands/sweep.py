@@ -9,8 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from aigc_lab.commands.beside_likelihood import tag_runs
 from aigc_lab.commands.explain import explained
 from aigc_lab.display import ranking, terminal
+from aigc_lab.display.beside_likelihood import add_contests
 from aigc_lab.display.progress import SweepDisplay
 from aigc_lab.display.selection import passed_over_lines
 from aigc_lab.display.terminal import Text
@@ -18,8 +20,9 @@ from aigc_lab.errors import Failure, UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.checks import check_data, check_experiment
 from aigc_lab.experiment.experiment import Experiment, Source, load_experiment
+from aigc_lab.experiment.sections import AUTO
 from aigc_lab.experiment.stored import stored_experiment
-from aigc_lab.host import content, outage, signals
+from aigc_lab.host import content, outage, shared_files, signals
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings, as_typed, masked
 from aigc_lab.registry.best import best_run
@@ -30,15 +33,24 @@ from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import run_outcomes, show_sweep
-from aigc_lab.sweeps import needs
+from aigc_lab.sweeps import needs, supervision
 from aigc_lab.sweeps.budget import describe_confirmation, most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
+from aigc_lab.sweeps.execution import Asked, Chosen, PerGpu, choose
 from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
-from aigc_lab.sweeps.places import assign_places, choose_places, describe_places, describe_threads, device_names
+from aigc_lab.sweeps.gpu_sharing import share_gpus
+from aigc_lab.sweeps.places import (
+    assign_places,
+    choose_places,
+    describe_places,
+    describe_threads,
+    device_names,
+    places_of_parts,
+)
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
-from aigc_lab.sweeps.session import find_executor, opened, stores
+from aigc_lab.sweeps.session import opened, stores
 from aigc_lab.sweeps.steering import check_steering, search_notes
 
 Change = tuple[str, str, str]
@@ -48,24 +60,25 @@ def sweep_experiment(
     source: Source,
     changes: list[Change],
     *,
-    device: str = "auto",
+    device: str | None = None,
     workers: int | None = None,
-    trials_per_gpu: int | None = None,
+    trials_per_gpu: PerGpu = None,
     retry_failed: bool = False,
     dry_run: bool = False,
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
     executor: str | None = None,
+    options: Sequence[Change] = (),
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
     The `table` goes to standard output, or with `json` to standard error too. `executor` is as
-    `sweeps.session.find_executor` takes it.
+    `sweeps.execution.find_executor` takes it, with its `options`.
     """
     console = terminal.console(stderr=True)
-    find_executor(executor)
-    settings, experiment = _prepare(source, changes, device_names(device)[0], home)
+    asked = Asked(executor, workers, device, trials_per_gpu, options)
+    settings, experiment, chosen = _prepare(source, changes, asked, home)
     named: dict[content.Folder, Source] = {"experiments": source, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
         if isinstance(name, str) and name in content.names(folder) and (origin := content.origin(folder, name)):
@@ -73,59 +86,61 @@ def sweep_experiment(
     return _sweep(
         experiment,
         settings,
-        device=device,
-        workers=workers,
-        trials_per_gpu=trials_per_gpu,
+        chosen,
         retry_failed=retry_failed,
         dry_run=dry_run,
         table=table,
         json=json,
         home=home,
-        executor=executor,
     )
 
 
 def _sweep(
     experiment: Experiment,
     settings: Settings,
+    chosen: Chosen,
     *,
-    device: str,
-    workers: int | None,
-    trials_per_gpu: int | None,
     retry_failed: bool = False,
     dry_run: bool = False,
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
     registry: Registry | None = None,
-    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """The sweep of a checked experiment; `registry` is the home's, where it is open already."""
     console = terminal.console(stderr=True)
-    places = assign_places(device, workers, trials_per_gpu, at_most=most_runs(experiment))
-    needs.check_memory(experiment, places)
+    said = chosen.workers is not None or chosen.trials_per_gpu is not None
+    places = places_of_parts(experiment, chosen.places(most_runs(experiment)), chosen=said)
+    needs.check_memory(experiment, places[:1] if chosen.kind(len(places)).elsewhere else places)
     console.print(Text(f"reading {experiment.document.data['data']['name']} …"), soft_wrap=True)
     for note in [*check_data(experiment), *search_notes(experiment)]:
         console.print(Text(note), soft_wrap=True)
-    chooses = workers is None and places[0].device == "cpu" and executor in (None, "local")
+    if chosen.trials_per_gpu == AUTO:
+        console.print(Text(f"measuring what a run takes of {places[0].device} …"), soft_wrap=True)
+        places, line = share_gpus(experiment, places, most_runs(experiment))
+        console.print(Text(line), soft_wrap=True)
+    chooses = chosen.workers is None and places[0].device == "cpu" and chosen.name in (None, "local")
     if dry_run:
-        _announced(experiment, places, console, chooses, executor)
+        _announced(experiment, places, console, chooses, chosen)
         return []
     with _stores(experiment, settings, console, registry) as registry:
-        cost, places = _announced(experiment, places, console, chooses, executor)
+        cost, places = _announced(experiment, places, console, chooses, chosen)
         display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, cost.workers)
         with (
             _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, registry, places, display.say, executor=executor) as opening,
+            opened(experiment, settings, registry, places, display.say, chosen=chosen) as opening,
         ):
-            # Some executors know only now what is free on other machines.
-            if (shared := cost.shared(opening.executor.slots)).workers != cost.workers:
+            # Some executors know only now what is free on other machines; what grows is not there yet.
+            shared = cost.shared(opening.executor.slots)
+            if shared.workers != cost.workers and not opening.executor.grows:
                 display.say(f"{experiment.name}: {shared}")
                 display.share(shared.workers)
             run_sweep(experiment, opening, display, retry_failed=retry_failed)
         comparison = compare_trials(registry, opening.sweep)
         runs, best = list_runs(registry, opening.sweep), best_run(registry, opening.sweep)
         explanation = explained(registry, comparison, settings, home)
+        add_contests(registry, comparison)
+        tag_runs(registry, settings, opening.sweep, lambda text: console.print(Text(text), soft_wrap=True))
     result = terminal.console(stderr=json)
     if opening.finishing.is_set():
         again = as_typed(f"aigc-lab resume {opening.sweep}", settings, home)
@@ -143,24 +158,28 @@ def _sweep(
 
 
 def _announced(
-    experiment: Experiment, places: list[Place], console: Console, chooses: bool, executor: str | None = None
+    experiment: Experiment, places: list[Place], console: Console, chooses: bool, chosen: Chosen | None = None
 ) -> tuple[Estimate, list[Place]]:
     """Prints what the sweep will cost and how its places share the machine; returns the estimate and the places, which
     it `chooses` if the user has not. An executor may say that it does more runs at once than there are places here.
     """
+    kind = (chosen or Chosen()).kind(len(places))
+    # Before the timing, which takes long where they are many.
+    for held in needs.described_rollouts(experiment, places[:1] if kind.elsewhere else places):
+        console.print(Text(held), soft_wrap=True)
     console.print("timing a few steps of each system …")
     cost, why = estimate(experiment, places), ""
     signals.raise_if_interrupted()
     if chooses:
         places, why = choose_places(experiment, cost.seconds)
         cost = cost.shared(len(places))
-    slots = find_executor(executor, len(places)).slots
+    slots = kind.slots
     if isinstance(slots, int) and slots > len(places):
         cost = cost.shared(slots)
     console.print(Text(f"{experiment.name}: {cost}"), soft_wrap=True)
     if confirmation := describe_confirmation(experiment):
         console.print(Text(confirmation), soft_wrap=True)
-    if len(places) > 1 or why:
+    if (len(places) > 1 or why) and not kind.elsewhere:
         console.print(Text(describe_places(places, experiment, why)), soft_wrap=True)
     if line := describe_threads(experiment):
         console.print(Text(line), soft_wrap=True)
@@ -177,48 +196,49 @@ def train_seeds(
     changes: list[Change],
     *,
     seeds: Sequence[int],
-    device: str = "auto",
+    device: str | None = None,
     retry_failed: bool = False,
     home: Path | None = None,
     executor: str | None = None,
+    options: Sequence[Change] = (),
 ) -> list[dict[str, Any]]:
     """Trains one configuration with several seeds together, with progress on standard error; returns the row of each
     run that `aigc-lab show` prints. Raises `Failure` when one of the runs failed.
     """
-    find_executor(executor)
-    settings, experiment = _prepare(source, changes, device_names(device)[0], home)
+    settings, experiment, chosen = _prepare(source, changes, Asked(executor, None, device, None, options), home)
     if experiment.holes:
         names = ", ".join(hole.name for hole in experiment.holes)
         raise UsageError(
             f"{experiment.document.file}: train takes one configuration, and {names} "
             f"{'is' if len(experiment.holes) == 1 else 'are'} still open; decide with --set, or use aigc-lab sweep"
         )
-    return _train(experiment, settings, seeds, device, retry_failed, home, executor=executor)
+    return _train(experiment, settings, seeds, chosen, retry_failed, home)
 
 
 def _train(
     experiment: Experiment,
     settings: Settings,
     seeds: Sequence[int],
-    device: str,
+    chosen: Chosen,
     retry_failed: bool,
     home: Path | None,
     registry: Registry | None = None,
-    executor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = terminal.console(stderr=True)
-    places = assign_places(device, 1, None)
+    places = places_of_parts(experiment, assign_places(chosen.devices, 1, None), chosen=False)
     needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)
+    for held in needs.described_rollouts(experiment, places):
+        console.print(Text(held), soft_wrap=True)
     if line := describe_threads(experiment):
         console.print(Text(line), soft_wrap=True)
     display = SweepDisplay(console, experiment.file.training.steps)
     with _stores(experiment, settings, console, registry) as registry:
         with (
             _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, registry, places, display.say, "train", executor=executor) as opening,
+            opened(experiment, settings, registry, places, display.say, "train", chosen=chosen) as opening,
         ):
             runs = run_seeds(experiment, opening, display, list(dict.fromkeys(seeds)), retry_failed=retry_failed)
         rows = [show_run(registry, run) for run in runs]
@@ -234,47 +254,46 @@ def _train(
 def resume_sweep(
     name: str,
     *,
-    device: str = "auto",
+    device: str | None = None,
     workers: int | None = None,
-    trials_per_gpu: int | None = None,
+    trials_per_gpu: PerGpu = None,
     retry_failed: bool = False,
+    standby: bool = False,
     table: bool = True,
     json: bool = False,
     home: Path | None = None,
     executor: str | None = None,
+    options: Sequence[Change] = (),
 ) -> list[dict[str, Any]]:
-    """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison."""
-    find_executor(executor)
+    """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison. In
+    `standby` it waits until the process that runs it is lost.
+    """
+    asked = Asked(executor, workers, device, trials_per_gpu, options)
+    asked.check()
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:
         row = show_sweep(registry, name)
+        if standby and not supervision.wait_for_turn(registry, row["id"], _say):
+            return compare_trials(registry, row["id"]).rows
         seeds = [run["seed"] for run in run_outcomes(registry, row["id"]) if run["state"] not in RESULTS]
-        experiment = _stored(row, settings, device_names(device)[0])
-        given: dict[str, Any] = {
-            "device": device,
-            "retry_failed": retry_failed,
-            "home": home,
-            "registry": registry,
-            "executor": executor,
-        }
+        experiment, chosen = _stored(row, settings, asked)
+        given: dict[str, Any] = {"retry_failed": retry_failed, "home": home, "registry": registry}
         if row["command"] != "train":
-            options: dict[str, Any] = {
-                "workers": workers,
-                "trials_per_gpu": trials_per_gpu,
-                "table": table,
-                "json": json,
-            }
-            return _sweep(experiment, settings, **given, **options)
+            return _sweep(experiment, settings, chosen, table=table, json=json, **given)
         if not seeds:
             done = f"All runs of {row['id']} were done before; aigc-lab train begins others."
             terminal.console(stderr=True).print(done)
         else:
-            _train(experiment, settings, seeds, **given)
+            _train(experiment, settings, seeds, chosen, **given)
         comparison = compare_trials(registry, row["id"])
         told = explained(registry, comparison, settings, home)
     if table:
         terminal.console(stderr=json).print(ranking.comparison_page(comparison, told), crop=False)
     return comparison.rows
+
+
+def _say(text: str) -> None:
+    terminal.console(stderr=True).print(Text(text), soft_wrap=True)
 
 
 @contextmanager
@@ -287,11 +306,14 @@ def _stores(
         yield registry
 
 
-def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
-    """The checked experiment of a stored sweep. Raises `UsageError` if its protocol, data or code has changed since."""
+def _stored(row: dict[str, Any], settings: Settings, asked: Asked) -> tuple[Experiment, Chosen]:
+    """The checked experiment of a stored sweep, and how it is executed. Raises `UsageError` if its protocol, data or
+    code has changed since.
+    """
     experiment = stored_experiment(row, settings)
+    chosen = choose(experiment, asked)
     try:
-        _checked(experiment, device)
+        _checked(experiment, device_names(chosen.devices)[0])
     except UsageError as error:
         checkpoints = settings.checkpoints / row["id"]
         code = sorted([*checkpoints.glob("*/*/*.py"), *checkpoints.glob("code/*.py")])
@@ -305,12 +327,18 @@ def _stored(row: dict[str, Any], settings: Settings, device: str) -> Experiment:
             f"{row['id']}: its protocol, its data or a file that it names has changed since it began, and it would be "
             f"another sweep; change it back, or begin that with aigc-lab {row['command'] or 'sweep'} {row['name']}"
         )
-    return experiment
+    return experiment, chosen
 
 
-def _prepare(source: Source, changes: list[Change], device: str, home: Path | None) -> tuple[Settings, Experiment]:
+def _prepare(
+    source: Source, changes: list[Change], asked: Asked, home: Path | None
+) -> tuple[Settings, Experiment, Chosen]:
+    asked.check()
     settings = Settings.load(home)
+    shared_files.of(settings)  # the classifier that judges may have been trained in another home
     experiment = load_experiment(source, changes, data_dir=settings.data_dir, weights=settings.weights)
+    chosen = choose(experiment, asked)
+    device = device_names(chosen.devices)[0]
     if experiment.protocol.fewer or experiment.protocol.features is not None:
         console = terminal.console(stderr=True)
 
@@ -323,7 +351,7 @@ def _prepare(source: Source, changes: list[Change], device: str, home: Path | No
         for note in choice + notes:
             say(note)
     _checked(experiment, device)
-    return settings, experiment
+    return settings, experiment, chosen
 
 
 def _checked(experiment: Experiment, device: str) -> None:

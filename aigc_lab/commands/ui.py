@@ -136,12 +136,17 @@ def _browser() -> webbrowser.BaseBrowser | None:
 
 
 def _newest(settings: Settings) -> Json | None:
-    """The newest sweep that MLflow has, as `list_sweeps` returns it; None where the registry knows of none."""
+    """The newest sweep that MLflow has, as `list_sweeps` returns it; None where the registry knows of none, and with a
+    word on standard error where it cannot be read.
+    """
     from aigc_lab.registry.home import open_registry
     from aigc_lab.registry.sweeps import list_sweeps
 
-    with suppress(UsageError, Failure), open_registry(settings) as registry:
-        return next((row for row in list_sweeps(registry) if row["mlflow_experiment_id"]), None)
+    try:
+        with open_registry(settings) as registry:
+            return next((row for row in list_sweeps(registry) if row["mlflow_experiment_id"]), None)
+    except (UsageError, Failure) as error:
+        print(f"the newest sweep is not known, so all experiments are shown: {error}", file=sys.stderr, flush=True)
     return None
 
 

@@ -14,10 +14,12 @@ from typing import Any
 
 from aigc_lab.archive import contents
 from aigc_lab.archive.mlflow_comparison import DigestCache, RunComparison, RunDifferences, is_picture
-from aigc_lab.archive.mlflow_gaps import sample_pictures
+from aigc_lab.archive.mlflow_gaps import Shown, shown_pictures
 from aigc_lab.archive.mlflow_replay import Projection, projections
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import run_folders, shared_files
 from aigc_lab.host.settings import Settings, masked
+from aigc_lab.host.store import Damaged
 from aigc_lab.registry import audit, liveness
 from aigc_lab.registry.audit import RecordedRun
 from aigc_lab.registry.find import find_sweep
@@ -32,6 +34,7 @@ from aigc_lab.tracking import backlog, final, spool_log
 from aigc_lab.tracking.mlflow import MlflowTracker
 from aigc_lab.tracking.mlflow_store import store_exists
 from aigc_lab.tracking.writer import spool_folder
+from aigc_lab.training import model_code
 from aigc_lab.training.model_code import code_of
 
 _SCORED = {(kind, split) for kind in ("last", "selected") for split in ("reference", "holdout")}
@@ -149,6 +152,7 @@ class _Sweep:
         self._found.checked["sweeps"] += 1
         self._found.checked["runs"] += len(self._runs)
         self._lives()
+        run_folders.fetch_results(self._settings, self._sweep)
         chains = {run.run: run.chain for run in self._runs}
         rows = contents.rows(self._registry, self._sweep)
         expected = {each.run: each for each in projections(self._settings, rows, chains)}
@@ -207,6 +211,10 @@ class _Sweep:
 
     def _fault(self, path: Path, digest: str | None) -> str | None:
         """The fault of a file of the home; None of a sound one."""
+        try:
+            model_code.fetch(path, digest) if path.suffix == ".safetensors" else shared_files.at_hand(path, digest)
+        except Damaged as error:
+            return f"is damaged in the store ({error})"
         if not path.is_file():
             return "is missing"
         if digest is not None and self._digests.of(path) != digest:
@@ -221,8 +229,9 @@ class _Sweep:
         """The remedy for a file of the home that is lost or damaged."""
         held = compared.files.get(f"{final.FOLDER}/{path.name}") if compared is not None else None
         copy = held.path if held is not None else None
-        if path.parent.name == "samples" and path.stem.isdecimal() and compared is not None:
-            place, _ = sample_pictures(compared.files).get(int(path.stem), {}).get(path.suffix, ("", 0))
+        if path.stem.isdecimal() and compared is not None:
+            shown_at = Shown(path.parent.name, int(path.stem))
+            place, _ = shown_pictures(compared.files).get(shown_at, {}).get(path.suffix, ("", 0))
             shown = compared.files[place].path if place else None
             if shown is not None and is_picture(shown):
                 return f"MLflow's is whole: cp --remove-destination {shown} {path}"

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
 
+from aigc_lab.config import Strict
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host.settings import Settings
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
@@ -21,6 +22,9 @@ class Place:
     threads: int
 
 
+def _unheard(slots: int) -> None: ...
+
+
 class Executor(ABC):
     """Does the runs of a checked experiment, one at each of its `places`. A context: leaving it ends whatever it
     started, whatever happened.
@@ -28,6 +32,9 @@ class Executor(ABC):
     It is made before the stores and the judge are ready, so that what starts slowly may start at once; `say` takes a
     line about what happens. `open` follows, and then `run`. A file of this folder, or a user's, defines one subclass;
     `--executor` names it. Who does the runs changes nothing of what they are: a sweep goes on with another executor.
+
+    An executor with a `Config` of its own has options: `--executor-option key=value`, or `execution.options` of the
+    experiment. It is made with them as fifth argument, and they stand in `self.config`.
 
     >>> from aigc_lab.runs.run import execute
     >>> class Here(Executor):
@@ -40,13 +47,35 @@ class Executor(ABC):
     1
     """
 
+    #: its options; none unless a subclass says so
+    Config: ClassVar[type[Strict]] = Strict
     #: how many runs it can do at once; with more than one, `run` is called from as many threads
     slots: int = 1
+    #: whether `slots` may change while runs are done: `run` is then called from threads with one slot, too, and
+    #: `changed_slots` takes each new number
+    grows: bool = False
+    #: whether runs are done on other machines: the cores and the memory of this one say nothing about them
+    elsewhere: bool = False
+    #: whether it starts who does the runs; without, `aigc-lab worker` has to join the sweep
+    starts_workers: bool = True
 
     def __init__(
-        self, experiment: Experiment, places: Sequence[Place], settings: Settings, say: Callable[[str], None]
+        self,
+        experiment: Experiment,
+        places: Sequence[Place],
+        settings: Settings,
+        say: Callable[[str], None],
+        config: Any = None,
     ) -> None:
         self._experiment, self._places, self._settings, self._say = experiment, places, settings, say
+        self.changed_slots: Callable[[int], None] = _unheard
+        self.config: Any = self.Config() if config is None else config
+
+    @classmethod  # noqa: B027 -- most can work anywhere
+    def check_here(cls, config: Any) -> None:
+        """Raises `UsageError` where it cannot work on this machine, or with these options, whatever the experiment: it
+        is asked before anything takes time. `config` is None where it has no options.
+        """
 
     def __enter__(self) -> Self:
         return self

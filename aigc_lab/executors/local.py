@@ -1,250 +1,200 @@
 """Processes of this machine, each with its share of the cores or its place on a GPU."""
 
-import os
-import signal
-import socket
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from typing import Any
 
-from aigc_lab.errors import Failure, UsageError
-from aigc_lab.executors import base
+from aigc_lab.errors import Failure
 from aigc_lab.executors.base import Place
+from aigc_lab.executors.shared.queued import Queued, sent
 from aigc_lab.experiment.experiment import Experiment
-from aigc_lab.host import confined, environment
-from aigc_lab.host.channel import Channel, Closed, Message
-from aigc_lab.host.outage import StoreAway
+from aigc_lab.host import environment, gpus
 from aigc_lab.host.settings import Settings
-from aigc_lab.registry import liveness
-from aigc_lab.registry.states import RunState
-from aigc_lab.registry.sweeps import run_outcomes
-from aigc_lab.runs.job import Job, RunOutcome, Watcher
-from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
+from aigc_lab.runs import worker_process
 from aigc_lab.runs.resources import Resources
-from aigc_lab.tracking.base import run_key
-from aigc_lab.tracking.ending import conclude
-from aigc_lab.tracking.spool import SpoolTracker
+
+Json = dict[str, Any]
 
 _GRACE = 10.0
-_HEARD = (Said, Ready, Progressed, Scored, Ended, Broken, Interrupted)
+# Deaths of a process before it is ready, one after the other, after which it is not started again.
+_EARLY = 2
 
 
-class Local(base.Executor):
-    """One process a place. They start at once and import torch while the caller prepares what they will read."""
+class Local(Queued):
+    """One process a place. They start at once and import torch while the caller prepares what they will read. A GPU
+    that is out of memory has half as many from then on; its run is tried again from its checkpoint.
+    """
 
     def __init__(
-        self, experiment: Experiment, places: Sequence[Place], settings: Settings, say: Callable[[str], None]
+        self,
+        experiment: Experiment,
+        places: Sequence[Place],
+        settings: Settings,
+        say: Callable[[str], None],
+        config: Any = None,
     ) -> None:
-        super().__init__(experiment, places, settings, say)
+        super().__init__(experiment, places, settings, say, config)
         self.slots = len(places)
-        self._stopped = False
         logs = settings.home / "logs"
-        self._workers = [_Worker(place, logs / f"worker-{i}.log") for i, place in enumerate(places)]
-        self._free: SimpleQueue[_Worker] = SimpleQueue()
-        for worker in self._workers:
-            self._free.put(worker)
+        devices = [place.device for place in places]
+        self._children = [
+            _Child(settings.home, experiment.sweep, place, logs / f"worker-{i}.log", devices.count(place.device))
+            for i, place in enumerate(places)
+        ]
 
     def open(self, resources: Resources, spool: Path) -> None:
         """Lets the workers open what `resources` has prepared, and returns when they are ready."""
         super().open(resources, spool)
-        for worker in self._workers:
-            worker.open(self._opening(worker.place))
-        for worker in self._workers:
-            worker.ready(self._say)
+        for child in self._children:
+            child.go()
+        # One that dies now is met when there is a run, and then started again.
+        while not self._stopped.is_set() and not all(child.ready or child.gone for child in self._children):
+            if self._follower is not None and self._follower.error is not None:
+                raise self._follower.error
+            time.sleep(0.02)
 
-    def _opening(self, place: Place) -> Opening:
-        return Opening(
-            home=str(self._settings.home),
-            spool=str(self._spool),
-            name=self._experiment.name,
-            file=self._experiment.path,
-            data=self._experiment.document.data,
-            digest=self._experiment.digest,
-            device=place.device,
-            threads=place.threads,
-        )
+    # ---- what the follower asks
 
-    def run(self, job: Job, watcher: Watcher) -> RunOutcome:
-        worker = self._free.get()
-        try:
-            before, deaths = self._begun(job), 0
-            while True:
-                try:
-                    return worker.do(job, watcher)
-                except _Gone as gone:
-                    reason = str(gone)
-                attempt, lost = self._lose(job, reason)
-                deaths = deaths + 1 if attempt == before else 0
-                before = attempt
-                if deaths == 2:  # it died before it could begin, twice: no run would fare better
-                    raise Failure(f"a worker process cannot go on: {reason}")
-                self._say(f"{job.run}: {reason}" + ("" if lost else "; it is tried again"))
-                worker.restart(self._opening(worker.place), self._say)
-                if lost is not None:
-                    return lost
-                if self._stopped:  # it may have been told so while it was starting
-                    raise KeyboardInterrupt
-        finally:
-            self._free.put(worker)
+    def watch(self, workers: Sequence[Json]) -> None:
+        rows = {row["process"].pid: row for row in workers if row["process"].here}
+        for child in self._children:
+            if (row := rows.get(child.pid)) is not None:
+                child.see(row, len(self._open_on(child.place.device)))
+            if self._stopped.is_set() or not child.gone or not child.open:
+                continue
+            child.deaths += not child.ready
+            if child.deaths == _EARLY:
+                raise Failure(f"a worker process cannot go on: {child.how()}")
+            child.restart()
 
-    def _begun(self, job: Job) -> int:
-        """The number of the run's newest attempt."""
-        newest = liveness.ended(self._resources.registry, job.run)
-        return (newest["attempt"] or 0) if newest is not None else 0
+    def slots_for(self, workers: Sequence[Json]) -> int:
+        """A place counts while its process is started again."""
+        joined = [row for row in workers if row["ready"] and self._child_of(row) is None]
+        return sum(child.open for child in self._children) + len(joined)
 
-    def _lose(self, job: Job, reason: str) -> tuple[int, RunOutcome | None]:
-        """Records that the run's process is gone. Returns the number of the attempt that it worked on, and how the run
-        has ended if it is not to be tried again.
+    def fate(self, worker: Json | None) -> str:
+        child = None if worker is None or worker["error"] is not None else self._child_of(worker)
+        ended = None if child is None or worker is None else child.ends.get(worker["process"].pid)
+        return ended or super().fate(worker)
+
+    def erred(self, worker: Json) -> None:
+        child = self._child_of(worker)
+        if child is None:
+            super().erred(worker)
+        elif worker["error"]["kind"] == "Crowded":
+            self._halve(child)
+        else:
+            raise sent(worker["error"])
+
+    def _child_of(self, worker: Json) -> "_Child | None":
+        process = worker["process"]
+        return next((child for child in self._children if process.here and process.pid in child.pids), None)
+
+    def _open_on(self, device: str) -> "list[_Child]":
+        return [child for child in self._children if child.open and child.place.device == device]
+
+    def _halve(self, full: "_Child") -> None:
+        """Closes half of the places on a GPU that is out of memory, the larger half of an odd number: first that of the
+        run that has met it, and of the others those that do none. Where fewer are open than when that run began, none:
+        several runs meet the same end of memory.
         """
-        registry, spool = self._resources.registry, SpoolTracker(self._spool)
-        lost = registry.lose(job.run, reason, crashed=not self._stopped)
-        key = run_key(job.run, registry.chain(job.run))
-        if lost.again:
-            spool.abandon(job.sweep, key)
-            if self._stopped:
-                raise KeyboardInterrupt
-            return lost.attempt, None
-        conclude(registry, self._settings, spool, key)  # perhaps its result was written down before it could say so
-        return lost.attempt, self._stored(job)
+        device = full.place.device
+        before = self._open_on(device)
+        if len(before) < full.seen or len(before) == 1:
+            return
+        left = len(before) // 2
+        last = sorted(before, key=lambda child: (child is full, child.run is None))
+        for child in last[left:]:
+            child.open = False
+        stay = last[:left] if left == 1 else []
+        leaving = [child.worker for child in last[left:] if child is not full and child.worker is not None]
+        self._resources.registry.part(leaving, [child.worker for child in stay if child.worker is not None])
+        for child in stay:
+            child.shares = False
+        self._say(f"{device}: {left} run{'s' * (left > 1)} at once from now on, and not {len(before)}")
 
-    def _stored(self, job: Job) -> RunOutcome:
-        rows = run_outcomes(self._resources.registry, job.sweep)
-        row = next(row for row in rows if (row["trial"], row["seed"]) == (job.trial, job.seed))
-        return RunOutcome(RunState(row["state"]), row["value"], row["reason"])
+    # ---- its end
 
     def stop(self) -> None:
-        self._stopped = True
-        for worker in self._workers:
-            worker.interrupt()
+        super().stop()
+        for child in self._children:
+            child.interrupt()
 
     def kill(self) -> None:
         """Ends the processes now: one that is in a call that never returns hears neither a signal nor that its channel
         has closed.
         """
-        for worker in self._workers:
-            worker.kill()
+        for child in self._children:
+            child.kill()
 
     def __exit__(self, *error: object) -> None:
-        self.stop()
-        for worker in self._workers:
-            worker.end()
+        self._stopped.set()
+        for child in self._children:
+            child.end()
+        super().__exit__(*error)
 
 
-class _Gone(Exception):
-    """The process of a worker has ended."""
+class _Child:
+    """A place and the process that holds it now."""
 
-
-def _sent(broken: Broken) -> Exception:
-    """The error that a worker met, as one of this process."""
-    return {"UsageError": UsageError, "StoreAway": StoreAway}.get(broken.error, Failure)(broken.text)
-
-
-def _unexpected(message: Message) -> Failure:
-    return Failure(f"a worker process said {type(message).__name__} where nobody had asked for it")
-
-
-class _Worker:
-    """One process and its channel."""
-
-    def __init__(self, place: Place, log: Path) -> None:
+    def __init__(self, home: Path, sweep: str, place: Place, log: Path, count: int) -> None:
+        self._variables, device = gpus.alone(place.device)
+        self._arguments = (str(home), sweep, device, place.threads)
         self.place = place
         self._log = log
+        #: whether it is used, and whether it is one of several on a GPU
+        self.open, self.shares = True, count > 1 and gpus.is_gpu(place.device)
+        #: its worker's id and run, and how many places were open on its device when that run began
+        self.worker: str | None = None
+        self.run: str | None = None
+        self.seen = count
+        self._may_go = False
+        self.deaths = 0  # one after the other, before it was ready
+        self.pids: set[int] = set()
+        self.ends: dict[int | None, str] = {}  # pid -> how that process ended
         self._start()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        # Libraries that read their number of threads when they are loaded get the same share as torch.
-        threads = str(min(environment.threads(), self.place.threads))
-        share = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL")}
-        with theirs, self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "aigc_lab.runs.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=os.environ | share | {confined.VARIABLE: "0"},  # who started it has tried what it will load
-            )
-        self._channel = Channel(ours, *_HEARD)
+        self.ready = False
+        share = min(environment.threads(), self.place.threads)
+        self._process = worker_process.start(*self._arguments, self._log, self._variables, share, shares=self.shares)
+        self.pids.add(self.pid)
+        if self._may_go:
+            self.go()
 
-    def open(self, opening: Opening) -> None:
-        # A worker that is gone already is met when it is given a run.
-        with suppress(Closed):
-            self._channel.send(opening)
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
-    def ready(self, say: Callable[[str], None]) -> None:
-        """Waits until it is. A worker that has died is met when it is given a run, and then started again."""
-        while True:
-            match self._channel.receive():
-                case Said(text=text):
-                    say(text)
-                case Broken() as broken:
-                    raise _sent(broken)
-                case Ready() | Interrupted() | None:
-                    return
-                case message:
-                    raise _unexpected(message)
+    def see(self, row: Json, count: int) -> None:
+        """Notes what the registry says of its worker, while `count` places are open on its device."""
+        self.worker = row["worker"]
+        if row["ready"]:
+            self.ready, self.deaths = True, 0
+        if row["run"] != self.run:
+            self.run, self.seen = row["run"], count
 
-    def restart(self, opening: Opening, say: Callable[[str], None]) -> None:
-        self.end()
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended; then `ends` says how."""
+        code = self._process.poll()
+        if code is not None and self.pid not in self.ends:
+            self.ends[self.pid] = worker_process.how(code, self._log)
+        return code is not None
+
+    def go(self) -> None:
+        """Lets it open what was prepared."""
+        self._may_go = True
+        worker_process.go(self._process)
+
+    def how(self) -> str:
+        return self.ends.get(self.pid, "its worker process does not answer")
+
+    def restart(self) -> None:
+        worker_process.close(self._process)
         self._start()
-        self.open(opening)
-        self.ready(say)
-
-    def do(self, job: Job, watcher: Watcher) -> RunOutcome:
-        try:
-            self._channel.send(
-                Work(
-                    run=job.run,
-                    sweep=job.sweep,
-                    trial=job.trial,
-                    seed=job.seed,
-                    role=job.role,
-                    values=job.configuration.values,
-                )
-            )
-            return self._follow(watcher)
-        except Closed:
-            raise _Gone(self._how()) from None
-        except BaseException:
-            self.interrupt()  # it waits for an answer that will not come
-            raise
-
-    def _follow(self, watcher: Watcher) -> RunOutcome:
-        """Tells the watcher of a run until it has ended."""
-        from aigc_lab.training.state import Progress
-
-        while True:
-            match self._channel.receive():
-                case Progressed() as now:
-                    watcher.progress(Progress(now.step, now.scalars, now.seconds, now.samples_per_second))
-                case Scored(step=step, value=value, error=error, collapse=collapse):
-                    self._channel.send(Answer(stop=watcher.scored(step, value, error=error, collapse=collapse)))
-                case Ended(state=state, value=value, reason=reason):
-                    return RunOutcome(state, value, reason)
-                case Broken() as broken:
-                    raise _sent(broken)
-                case Interrupted():
-                    raise KeyboardInterrupt
-                case None:
-                    raise Closed
-                case message:
-                    raise _unexpected(message)
-
-    def _how(self) -> str:
-        """The end of the process in words: its exit code or signal, where the system tells it."""
-        try:
-            code = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            return "its worker process does not answer"
-        if code < 0:
-            name = signal.Signals(-code).name
-            return f"its worker process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
-        return f"its worker process ended with code {code}; see {self._log}"
 
     def interrupt(self) -> None:
         if self._process.poll() is None:
@@ -262,4 +212,4 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._channel.close()
+        worker_process.close(self._process)

@@ -11,7 +11,7 @@ from typing import Any
 
 from aigc_lab import __version__
 from aigc_lab.errors import UsageError
-from aigc_lab.host import capacity, processes
+from aigc_lab.host import capacity, gpus, processes
 
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
@@ -64,6 +64,16 @@ def threads() -> int:
     return min(omp_threads() or cores(), cores())
 
 
+def share_of_threads(count: int) -> dict[str, str]:
+    """Environment variables of a new process that is to use so many threads: libraries read them when they are
+    loaded.
+
+    >>> share_of_threads(2)["OMP_NUM_THREADS"]
+    '2'
+    """
+    return {f"{name}_NUM_THREADS": str(count) for name in ("OMP", "OPENBLAS", "MKL")}
+
+
 def settle(cpu_threads: int | None) -> None:
     """Fixes what the bits of a result depend on: the number of CPU threads, and cuDNN's choice of algorithms."""
     import torch
@@ -95,7 +105,9 @@ def device(name: str, option: str = "--device") -> str:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """The environment as plain data: host, pid, device, threads, versions, commit, and out-of-memory kills so far."""
+    """The environment as plain data: host, pid, device (the model of a GPU, and as `gpu` which of the machine's it is),
+    threads, versions, commit, and out-of-memory kills so far.
+    """
     import torch
 
     killed = processes.oom_kills()
@@ -103,6 +115,7 @@ def describe(device: str) -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        **({"gpu": gpus.identity(device)} if gpus.is_gpu(device) else {}),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         **({} if killed is None else {"oom_kills": killed}),

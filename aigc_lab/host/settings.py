@@ -8,15 +8,19 @@
 | `MLFLOW_TRACKING_URI` | MLflow's store or server | `sqlite:///<home>/mlflow.db` |
 | `AIGC_LAB_DATA_DIR` | dataset files | `<home>/data` |
 | `AIGC_LAB_WEIGHTS_DIR` | pretrained feature extractors | torch's hub folder |
+| `AIGC_LAB_STORE_URL` | where checkpoints, artifacts and caches are shared, an fsspec URL (`host.store`) | nowhere |
+| `AIGC_LAB_STORE_OPTIONS` | what that store's driver is given, as JSON: `{"key": …, "secret": …}` | `{}` |
 
-`AIGC_LAB_STORE_PATIENCE` is the time in seconds (60) for which a database server that goes away is waited for.
+`AIGC_LAB_STORE_PATIENCE` is the time in seconds (60) for which a database server, or the store of files, that goes
+away is waited for.
 """
 
+import json
 import math
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -36,6 +40,9 @@ class Settings:
     weights_dir: Path | None
     #: MLflow's address where `tracking_uri` is that of a copy, which is only read
     copied_tracking_uri: str | None = None
+    #: where the home's files are shared, None for nowhere; and the JSON that its driver is given, which holds secrets
+    store_url: str | None = field(default=None, repr=False)
+    store_options: str | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, home: Path | None = None) -> "Settings":
@@ -50,6 +57,8 @@ class Settings:
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(where / "mlflow.db"),
             data_dir=Path(os.environ.get("AIGC_LAB_DATA_DIR") or where / "data").expanduser().absolute(),
             weights_dir=Path(weights).expanduser().absolute() if weights else None,
+            store_url=os.environ.get("AIGC_LAB_STORE_URL") or None,
+            store_options=_store_options(),
         )
 
     @property
@@ -116,6 +125,18 @@ def store_patience() -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"AIGC_LAB_STORE_PATIENCE={text!r:.40}: give seconds, like 60; 0 waits for nothing")
     return seconds
+
+
+def _store_options() -> str | None:
+    """JSON of the store's options. Raises `UsageError` for what is no object, without quoting what may be a secret."""
+    text = os.environ.get("AIGC_LAB_STORE_OPTIONS") or None
+    try:
+        well = text is None or isinstance(json.loads(text), dict)
+    except ValueError:
+        well = False
+    if not well:
+        raise UsageError('AIGC_LAB_STORE_OPTIONS is no JSON object; write it like {"key": "…", "secret": "…"}')
+    return text
 
 
 # What an address does not take as it is: percent codes are decoded, `?` and `#` end the path, Optuna fills in braces.

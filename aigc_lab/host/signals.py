@@ -16,12 +16,14 @@ from types import FrameType
 
 # Seconds from the wish to the end. Whoever sent the signal waits for 10, as docker does.
 LIMIT = 9.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGUSR2 comes from Slurm, some time before it ends a job.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 _STOPPING = "stopping: the runs under way are being saved; Ctrl-C again leaves at once"
 _CODE = 130  # of a command that Ctrl-C ended
 
 _wish = threading.Event()
 _handling = False
+_unhurried = False  # of the next signal: the work may take its time
 _listeners: list[Callable[[str], None]] = []
 _last_acts: list[Callable[[], None]] = []
 _thread = threading.local()  # handlers run in the main thread, and only its depth counts there
@@ -45,11 +47,16 @@ def raise_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
-def request_stop() -> None:
-    """Asks the work of this process to end, as SIGTERM does. Callable from any thread."""
+def request_stop(*, hurry: bool = True) -> None:
+    """Asks the work of this process to end, as SIGTERM does; without `hurry` it may take its time, until a signal
+    comes. Callable from any thread.
+    """
+    global _unhurried
     if _handling:
+        _unhurried = not hurry
         os.kill(os.getpid(), signal.SIGTERM)
-        _hurry()  # Python handles signals between two of its steps, and the work may be in one call that never ends
+        if hurry:
+            _hurry()  # Python handles signals between two of its steps, and the work may be in one call without an end
     else:
         _wish.set()  # the process has other work to do, and goes on
 
@@ -76,15 +83,19 @@ def handled(*, exits: bool = True) -> Iterator[None]:
             timer.start()
 
     def receive(number: int, _: FrameType | None) -> None:
+        global _unhurried
+        hurried, _unhurried = not _unhurried, False
         if _wish.is_set():
             # A whole group may be told twice to end; a second Ctrl-C is meant.
             if number == signal.SIGINT and exits:
                 leave()
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
+            if exits and hurried:  # the first one may have left it its time
+                hurry()
             return
         _wish.set()
-        if exits:
+        if exits and hurried:
             hurry()
         # In a thread: the handler may have interrupted whoever is printing.
         for say in _listeners:

@@ -9,14 +9,16 @@ T = TypeVar("T")
 
 
 class ThreadPool:
-    """Runs `slots` pieces of work at once; with one slot everything happens in the calling thread, in order.
+    """Runs `slots` pieces of work at once; with one slot everything happens in the calling thread, in order, unless the
+    pool `grows`: then `resize` may change their number at any time.
 
     A context: leaving it waits for the started work, and raises the first error. `stop` is called on an error or an
     interruption, and must make the work under way end soon.
     """
 
-    def __init__(self, slots: int, stop: Callable[[], None]) -> None:
+    def __init__(self, slots: int, stop: Callable[[], None], *, grows: bool = False) -> None:
         self._slots = self._free = slots
+        self._alone = slots == 1 and not grows
         self._stop = stop
         self._changed = threading.Condition()
         self._pieces = 0  # of work that was begun, and waits for room: they go before work that was not
@@ -25,21 +27,28 @@ class ThreadPool:
 
     def enter(self) -> None:
         """Waits for a free slot for new work; `leave` returns it."""
-        if self._slots > 1:
+        if not self._alone:
             with self._changed:
                 self._wait(lambda: self._free > 0 and not self._pieces)
                 self._free -= 1
 
+    def resize(self, slots: int) -> None:
+        """Runs so many pieces of work at once from now on; those under way go on."""
+        with self._changed:
+            self._free += slots - self._slots
+            self._slots = slots
+            self._changed.notify_all()
+
     def leave(self) -> None:
         """Returns a slot."""
-        if self._slots > 1:
+        if not self._alone:
             with self._changed:
                 self._free += 1
                 self._changed.notify_all()
 
     def start(self, work: Callable[..., object], *arguments: Any) -> None:
         """Begins work in a slot taken by `enter`, which is returned when the work ends."""
-        if self._slots == 1:
+        if self._alone:
             work(*arguments)
             return
 
@@ -55,7 +64,7 @@ class ThreadPool:
         """Results of all pieces in order; each runs when a slot is free. A caller that is `holding` a slot lends it to
         the pieces meanwhile.
         """
-        if self._slots == 1 or not work:
+        if self._alone or not work:
             return [piece() for piece in work]
         results: dict[int, T] = {}
 

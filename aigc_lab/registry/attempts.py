@@ -24,6 +24,7 @@ from aigc_lab.registry.records import (
     StoredVerdict,
 )
 from aigc_lab.registry.run_lifecycle import RETRIES, Life, Outdated
+from aigc_lab.registry.run_queue import check_claim, end_place
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Trial, Verdict
 
@@ -49,18 +50,28 @@ class AttemptRecords(Database):
 
     # ---- begin
 
-    def begin(self, run: str, environment: Mapping[str, Any], *, resumes: bool = True) -> int:
+    def begin(self, run: str, environment: Mapping[str, Any], *, resumes: bool = True, claim: int | None = None) -> int:
         """Starts the next attempt, by this process, and returns its number. One that never ended is closed as KILLED.
+        `claim` is the number of the claim by which a worker holds the run.
 
         An attempt of a run that was KILLED is of the chain before; when the run had FAILED, a new chain begins, and so
         it does when the attempt `resumes` from nothing, in an environment where the bits of what it has shown may come
-        out as others. Raises `Failure` when the run has a result.
+        out as others. Raises `Failure` when the run has a result, and `Outdated` when another claim is in force.
         """
-        return self._begin(run, environment, resumes, Process.this(), statements.now())
+        return self._begin(run, environment, resumes, claim, Process.this(), statements.now())
 
     @repeated
-    def _begin(self, run: str, environment: Mapping[str, Any], resumes: bool, process: Process, now: datetime) -> int:
+    def _begin(
+        self,
+        run: str,
+        environment: Mapping[str, Any],
+        resumes: bool,
+        claim: int | None,
+        process: Process,
+        now: datetime,
+    ) -> int:
         with self._locked_run(run) as locked:
+            check_claim(locked.connection, run, claim)
             number = locked.before.newest + 1
             if locked.before.writable(locked.before.newest) and locked.is_of(process, now):
                 return locked.before.newest  # the answer to its commit was lost
@@ -77,7 +88,7 @@ class AttemptRecords(Database):
                     boot=process.boot,
                     pid=process.pid,
                     process_started=process.started,
-                    heartbeat_at=now,
+                    heartbeat_at=self.moment(locked.connection),
                     chain=chain,
                     from_step=0,
                 )
@@ -99,7 +110,7 @@ class AttemptRecords(Database):
             changed = connection.execute(
                 update(Attempt)
                 .where(*this, Attempt.c.state == RunState.RUNNING.value)
-                .values(heartbeat_at=statements.now(), **facts)
+                .values(heartbeat_at=self.moment(connection), **facts)
             )
             if not changed.rowcount:
                 raise Outdated(f"attempt {attempt} of run {run} was given up, or another has taken over")
@@ -167,13 +178,16 @@ class AttemptRecords(Database):
                 statements.replace_rows(locked.connection, table, run, of_table)
 
     @repeated
-    def lose(self, run: str, reason: str, *, crashed: bool = False) -> Lost:
+    def lose(self, run: str, reason: str, *, crashed: bool = False, claim: int | None = None) -> Lost:
         """Ends a run whose process is gone: KILLED, to be tried again; or FAILED once it has crashed more than
         `RETRIES` times without progress. A run whose result was written down keeps it.
 
-        `crashed` says that the process died of itself: nobody ended it, and no power was cut.
+        `crashed` says that the process died of itself: nobody ended it, and no power was cut. The place that it had in
+        the queue by a `claim` ends at the same moment: one that is not dead after all can neither begin nor finish.
         """
         with self._locked_run(run) as locked:
+            if claim is not None:
+                end_place(locked.connection, run, claim)
             after = locked.before.lose()
             if crashed and locked.before.attempts[-1:] == (RunState.RUNNING,):
                 newest = (Attempt.c.run_id == run, Attempt.c.number == after.newest)

@@ -29,7 +29,8 @@ OF_RUN = (
     Run.c.mlflow_run_id,
     Sweep.c.objective,
 )
-OF_SCORE = (
+# What a ranking says of a score, in the order of `standings.SeedOutcome`; and all that is shown of one.
+RANKED_OF_SCORE = (
     Score.c.name,
     Score.c.value,
     Score.c.low,
@@ -39,8 +40,8 @@ OF_SCORE = (
     Score.c.floor_sd,
     Score.c.signature,
     Score.c.better,
-    Score.c.split,
 )
+OF_SCORE = (*RANKED_OF_SCORE, Score.c.of_class, Score.c.split)
 
 # Conditions of a join or a selection.
 TRIAL_OF_RUN = and_(Trial.c.sweep_id == Run.c.sweep_id, Trial.c.number == Run.c.trial)

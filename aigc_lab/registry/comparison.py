@@ -13,7 +13,7 @@ from aigc_lab.errors import UsageError
 from aigc_lab.host.content import unknown_name
 from aigc_lab.registry.columns import (
     BATCH,
-    OF_SCORE,
+    RANKED_OF_SCORE,
     VERDICT_UP_TO_CHECKPOINT,
     FinalCheckpoint,
     Json,
@@ -189,7 +189,7 @@ class _ScoredRuns:
 
     def add(self, configurations: dict[_TrialKey, Configuration], condition: ColumnElement[bool]) -> None:
         """Adds to each configuration the outcomes of its runs, with all that is known of them."""
-        for row in self._rows(condition, Run.c.role, Run.c.state, *OF_SCORE[:-1], Run.c.seconds):
+        for row in self._rows(condition, Run.c.role, Run.c.state, *RANKED_OF_SCORE, Run.c.seconds):
             configurations[row[0], row[1]].outcomes.append(SeedOutcome._make(row[2:]))
 
     def brief(self, configurations: dict[_TrialKey, Configuration], condition: ColumnElement[bool]) -> None:
@@ -288,6 +288,8 @@ def _verdict_counts(
         select(Run.c.sweep_id, Run.c.trial, Run.c.role, Verdict.c.kind, Verdict.c.verdict, func.count())
         .join(Verdict, Verdict.c.run_id == Run.c.id)
         .join(newest, of_newest)
+        .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+        .where(condition)  # said again: a server would read every verdict that there is
         .group_by(Run.c.sweep_id, Run.c.trial, Run.c.role, Verdict.c.kind, Verdict.c.verdict)
     )
     counts = _VerdictCounts()

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from aigc_lab.errors import Failure
@@ -94,6 +95,15 @@ class Database:
         engine = self._engine.execution_options(writes=True)
         with self._explained(), self.patiently(engine.connect) as connection, connection.begin():
             yield connection
+
+    def moment(self, connection: Connection) -> datetime:
+        """The time now, in UTC, by the clock that all who use the database share: a server's own, or this machine's
+        for a file. Signs of life are compared by it, since the clocks of machines differ.
+        """
+        if connection.dialect.name != "postgresql":
+            return datetime.now(UTC)
+        moment: datetime = connection.scalar(text("SELECT clock_timestamp()"))
+        return moment.astimezone(UTC)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from aigc_lab.errors import UsageError
@@ -31,6 +32,9 @@ _AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "40001", "40P01"
 _SOON = ("starting up", "shutting down", "too many", "remaining connection slots", "not yet accepting")
 # Limits for libpq, which else waits for ever: for a connection, and for an answer of a machine that has vanished.
 _LIBPQ = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5, "tcp_user_timeout": 30_000}
+# Connections to a server that a process holds at most, whose threads take turns: a server has a hundred for all. Then
+# the seconds after which a thread that waits for its turn takes the server for away.
+CONNECTIONS, TURN = 4, 60.0
 # Addresses at which this process has found a registry: what goes away there is waited for.
 _reached: set[str] = set()
 
@@ -39,6 +43,8 @@ def away(error: Exception, url: str) -> str | None:
     """The reason of an error that says that the server at `url` is away for now, or wants to be asked again; None for
     others. A SQLite file never is: who finds it locked has waited already.
     """
+    if isinstance(error, PoolTimeout):
+        return "no connection became free"  # all that this process may have wait for an answer
     if not isinstance(error, DBAPIError) or type(error.orig).__module__.partition(".")[0] == "sqlite3":
         return None
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
@@ -60,7 +66,17 @@ def server_options(url: URL) -> dict[str, object]:
     return {name: value for name, value in _LIBPQ.items() if name not in url.query}
 
 
-def open_engine(url: str, *, create: bool, connected: bool = False, patient: bool = False) -> Engine:
+def pool_options(connections: int) -> dict[str, Any]:
+    """Options of an engine on a server: its pool has so many connections, the one that was used last goes first, and
+    each is tried before it is used, since a server may restart during a sweep of days.
+    """
+    sizes = {"pool_size": connections, "max_overflow": 0, "pool_timeout": TURN}
+    return {"pool_pre_ping": True, "pool_use_lifo": True, **sizes}
+
+
+def open_engine(
+    url: str, *, create: bool, connected: bool = False, patient: bool = False, connections: int = CONNECTIONS
+) -> Engine:
     """An engine on a registry of the current schema. Raises `UsageError` as `Registry.open` says."""
     with _explained(url):
         parsed = make_url(url)
@@ -71,7 +87,7 @@ def open_engine(url: str, *, create: bool, connected: bool = False, patient: boo
             if not create:
                 raise _missing(url)
             path.parent.mkdir(parents=True, exist_ok=True)
-        engine = _engine(parsed, connected)
+        engine = _engine(parsed, connected, connections)
         reason = away if patient or url in _reached else soon
         schema = outage.ask(label(url), lambda: _schema_of(engine), partial(reason, url=url))
         if schema is None and not create:
@@ -130,10 +146,9 @@ def _file(url: URL) -> Path | None:
     return Path(str(url.database))
 
 
-def _engine(url: URL, connected: bool = False) -> Engine:
+def _engine(url: URL, connected: bool = False, connections: int = 1) -> Engine:
     if url.get_backend_name() != "sqlite":
-        # A server may restart during a sweep of days: a pooled connection is tried before it is used.
-        return create_engine(url, pool_pre_ping=True, connect_args=server_options(url))
+        return create_engine(url, connect_args=server_options(url), **pool_options(connections))
     # A connection a transaction: nothing stays open that nobody closes. Who writes for hours stays connected.
     path = _file(url)
     engine = create_engine(url, poolclass=NullPool) if path and not connected else create_engine(url)

@@ -4,18 +4,34 @@ from contextlib import ExitStack
 from functools import cached_property
 from types import TracebackType
 
+from aigc_lab.host import shared_files
 from aigc_lab.host.settings import Settings
+from aigc_lab.registry.engine import CONNECTIONS
 from aigc_lab.registry.store import Registry
 
 
 def open_registry(
-    settings: Settings, *, create: bool = False, connected: bool = False, patient: bool = False
+    settings: Settings,
+    *,
+    create: bool = False,
+    connected: bool = False,
+    patient: bool = False,
+    connections: int = CONNECTIONS,
 ) -> Registry:
     """The registry that a home's settings name, its files as they lie in the home; to be closed by the caller.
 
-    Raises `UsageError` as `Registry.open` does, which explains the options.
+    Raises `UsageError` as `Registry.open` does, which explains the options, and for a `AIGC_LAB_STORE_URL` that means
+    no store.
     """
-    return Registry.open(settings.registry_url, home=settings.home, create=create, connected=connected, patient=patient)
+    shared_files.of(settings)  # whoever has the registry's paths reads the files
+    return Registry.open(
+        settings.registry_url,
+        home=settings.home,
+        create=create,
+        connected=connected,
+        patient=patient,
+        connections=connections,
+    )
 
 
 class OpenedHome:

@@ -1,7 +1,7 @@
 """Reading who works on what: attempts and supervisors, and whether their processes are alive."""
 
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, select, text
@@ -11,7 +11,7 @@ from aigc_lab.registry.database import repeated
 from aigc_lab.registry.run_lifecycle import LEASE
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
-from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Score, Supervisor, Sweep, Verdict
+from aigc_lab.registry.tables import Attempt, Checkpoint, Run, Score, Supervisor, Sweep, Verdict, Worker
 
 Json = dict[str, Any]
 
@@ -29,14 +29,26 @@ def running(registry: Registry, sweep: str | None = None) -> list[Json]:
         .order_by(Attempt.c.started_at, Attempt.c.run_id)
     )
     with registry.read() as connection:
-        return _rows(connection, attempts if sweep is None else attempts.where(Run.c.sweep_id == sweep))
+        return _rows(registry, connection, attempts if sweep is None else attempts.where(Run.c.sweep_id == sweep))
+
+
+@repeated
+def workers(registry: Registry, sweep: str | None = None) -> list[Json]:
+    """The processes that do runs of a sweep, or of all: `worker`, sweep, device, whether `ready`, run, progress,
+    error, and `process`, `age`, `alive` as of attempts. The longest first.
+    """
+    query = select(Worker.c.id.label("worker"), Worker.c.sweep_id.label("sweep"), *Worker.columns)
+    query = query.order_by(Worker.c.started_at, Worker.c.id)
+    with registry.read() as connection:
+        rows = _rows(registry, connection, query if sweep is None else query.where(Worker.c.sweep_id == sweep))
+    return [row | {"run": row["run_id"]} for row in rows]
 
 
 @repeated
 def supervisors(registry: Registry) -> list[Json]:
     """The processes that run sweeps now, or that died while they did: sweep, when, `process`, `age`, `alive`."""
     with registry.read() as connection:
-        return _rows(connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
+        return _rows(registry, connection, select(Supervisor.c.sweep_id.label("sweep"), *Supervisor.columns))
 
 
 @repeated
@@ -104,10 +116,12 @@ def alive(process: Process | None, age: float) -> bool:
     return abs(age) < LEASE if seen is None else seen
 
 
-def _rows(connection: Connection, query: Select[Any]) -> list[Json]:
+def _rows(registry: Registry, connection: Connection, query: Select[Any]) -> list[Json]:
     rows = connection.execute(query).mappings().all()
-    up = _up_seconds(connection) if rows else math.inf
-    return [_row(row, up) for row in rows]
+    if not rows:
+        return []
+    up, now = _up_seconds(connection), registry.moment(connection)
+    return [_row(row, up, now) for row in rows]
 
 
 def _up_seconds(connection: Connection) -> float:
@@ -118,12 +132,12 @@ def _up_seconds(connection: Connection) -> float:
     return float(connection.scalar(since) or 0.0)
 
 
-def _row(row: RowMapping, up: float) -> Json:
+def _row(row: RowMapping, up: float, now: datetime) -> Json:
     """The columns of an attempt or a supervisor, with its process, the age of its last beat and whether it is alive."""
     process = None
     if row["pid"] is not None:
         process = Process(row["host"], row["boot"] or "", row["pid"], row["process_started"] or "")
     beat = row["heartbeat_at"] or row["started_at"]
-    age = (datetime.now(UTC) - beat).total_seconds()
+    age = (now - beat).total_seconds()
     # A beat is no older than the server has been up, since it could not be heard before.
     return dict(row) | {"process": process, "age": age, "alive": alive(process, min(age, up))}

@@ -151,7 +151,21 @@ def rank_pools(
         return in_order(entries, better, one_sweep and all(len(pool.units) == 1 for pool in entries), lucky)
 
     comparison = arranged(scored, rest, ranked, most, lambda shown: shown)
-    return replace(comparison, filtered=filtered, by=by.column)
+    variants = _variants(pools) if by.column == "system" else {}
+    return replace(comparison, filtered=filtered, by=by.column, variants=variants)
+
+
+def _variants(pools: Sequence[Pool]) -> dict[str, list[str]]:
+    """The keys, by system, whose words differ between trials of one pool; numbers, which a search draws, tell no
+    variants apart (see `display.wording.titles`).
+    """
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for pool in pools:
+        configs = [each.configuration.config for each in pool.every]
+        shared = _shared(configs)
+        words = {key: None for each in configs for key, value in each.items() if isinstance(value, str | bool)}
+        found[pool.every[0].configuration.system] |= {key: None for key in words if key not in shared}
+    return {system: list(keys) for system, keys in found.items() if keys}
 
 
 def _pools(members: Mapping[tuple[str, str, str], list[Standing]], unranked: list[Standing], by: By) -> list[Pool]:

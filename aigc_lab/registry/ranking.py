@@ -35,6 +35,7 @@ class Comparison:
     which `rows` may hold the first only; groups count all. `note` is "" for one group. `values` holds for each row what
     its score is the median of, ±∞ for one that diverged, and nothing for a row without a score; `members` its trials.
     `filtered` trials were left out by a condition, which may have gone `by_outcome`: by states or verdicts of runs.
+    `variants` are the keys, by system, whose words tell variants of it apart that rows of whole systems pool.
 
     A row is a trial, and its values are its seeds (`unit`); or it is all trials of one value of `by`, where the values
     are the medians of these trials, unless there is but one. `adaptive` rows are of trials that are no random draw.
@@ -49,6 +50,7 @@ class Comparison:
     filtered: int = 0
     by_outcome: bool = False
     by: str = "trial"
+    variants: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 class Entry(Protocol):

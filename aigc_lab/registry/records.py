@@ -20,6 +20,13 @@ def describing_scores(environment: dict[str, Any]) -> list[str]:
     return listed if isinstance(listed, list) else []
 
 
+def described_params(environment: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of an attempt with all defaults; empty for attempts of earlier versions."""
+    described = environment.get(DESCRIBED)
+    params = described.get("params") if isinstance(described, dict) else None
+    return params if isinstance(params, dict) else {}
+
+
 @dataclass(frozen=True)
 class StoredScore:
     """A score and how exactly it was computed.
@@ -41,6 +48,8 @@ class StoredScore:
     split: str
     #: the standard deviation of one of the draws that the floor is a mean over, where there were several
     floor_sd: float | None = None
+    #: the name of the class that a score of the worst class is of
+    of_class: str | None = None
 
     def __post_init__(self) -> None:
         if not self.signature:
@@ -53,7 +62,7 @@ class StoredScore:
         return cls(**values, checkpoint=checkpoint, step=step, split=split)
 
 
-_OF_SCORE = ("name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd")
+_OF_SCORE = ("name", "value", "low", "high", "n", "floor", "signature", "better", "floor_sd", "of_class")
 
 
 @dataclass(frozen=True)

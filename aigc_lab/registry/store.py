@@ -14,17 +14,19 @@ from aigc_lab.errors import Failure
 from aigc_lab.registry import statements
 from aigc_lab.registry.attempts import AttemptRecords
 from aigc_lab.registry.database import repeated
-from aigc_lab.registry.engine import folder_of, open_engine
+from aigc_lab.registry.engine import CONNECTIONS, folder_of, open_engine
 from aigc_lab.registry.promotions import PromotionRecords
 from aigc_lab.registry.records import Better, Role
+from aigc_lab.registry.run_queue import QueueRecords
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.supervisors import SupervisorRecords
 from aigc_lab.registry.tables import Artifact, Checkpoint, Promotion, Run, Sweep, Trial
+from aigc_lab.registry.workers import WorkerRecords
 
 
-class Registry(AttemptRecords, PromotionRecords, SupervisorRecords):
-    """The registry, open: sweeps, trials and runs are recorded here, their attempts, promotions and supervisors in the
-    modules of these names. `Registry.open` opens one.
+class Registry(AttemptRecords, PromotionRecords, QueueRecords, SupervisorRecords, WorkerRecords):
+    """The registry, open: sweeps, trials and runs are recorded here, their attempts, promotions, queue, supervisors
+    and workers in the modules of these names. `Registry.open` opens one.
     """
 
     @classmethod
@@ -36,18 +38,20 @@ class Registry(AttemptRecords, PromotionRecords, SupervisorRecords):
         create: bool = True,
         connected: bool = False,
         patient: bool = False,
+        connections: int = CONNECTIONS,
     ) -> Self:
         """The registry at `url`, created or migrated where that is needed.
 
         Files inside `home` (unless given, the folder of a SQLite registry) are recorded by their place in it and read
         back by where it lies now, so that a home can be moved. One that stays `connected` keeps a SQLite file open
         between transactions until it is closed, which halves what a transaction costs. A `patient` one waits for a
-        server that is away now: another process has found the registry there.
+        server that is away now: another process has found the registry there. All threads share at most so many
+        `connections` to a server.
 
         Raises `UsageError` when there is nothing at `url` and `create` is false, when what is there is not a registry
         that this version can read (it is left as it was), and when it cannot be reached or written.
         """
-        engine = open_engine(url, create=create, connected=connected, patient=patient)
+        engine = open_engine(url, create=create, connected=connected, patient=patient, connections=connections)
         return cls(url, engine, home or folder_of(url))
 
     @repeated

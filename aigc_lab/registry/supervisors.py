@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from aigc_lab.host.processes import Process
 from aigc_lab.registry import statements
 from aigc_lab.registry.database import Database, repeated
+from aigc_lab.registry.run_lifecycle import Outdated
 from aigc_lab.registry.tables import Supervisor
 
 
@@ -36,22 +37,39 @@ class SupervisorRecords(Database):
                 pid=process.pid,
                 process_started=process.started,
                 started_at=now,
-                heartbeat_at=now,
+                heartbeat_at=self.moment(connection),
             )
 
     @repeated
     def watch(self, sweep: str) -> str | None:
-        """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`)."""
+        """Says that this process still runs the sweep, and returns what somebody wants of it (`Supervisor.wanted`).
+        Raises `Outdated` when this process was taken for lost.
+        """
         mine = _row_of(sweep, Process.this())
         with self.write() as connection:
-            connection.execute(update(Supervisor).where(*mine).values(heartbeat_at=statements.now()))
+            beat = update(Supervisor).where(*mine).values(heartbeat_at=self.moment(connection))
+            if not connection.execute(beat).rowcount:
+                raise _outdated(sweep)
         return self.wanted(sweep)
 
     @repeated
     def wanted(self, sweep: str) -> str | None:
-        """What somebody wants of the process that runs the sweep: "checkpoint", "finish", or nothing."""
+        """What somebody wants of this process, which runs the sweep: "checkpoint", "finish", or nothing. Raises
+        `Outdated` when it was taken for lost.
+        """
         with self.read() as connection:
-            return connection.scalar(select(Supervisor.c.wanted).where(Supervisor.c.sweep_id == sweep))
+            row = connection.execute(select(Supervisor.c.wanted).where(*_row_of(sweep, Process.this()))).first()
+        if row is None:
+            raise _outdated(sweep)
+        return None if row.wanted is None else str(row.wanted)
+
+    @repeated
+    def replaced(self, sweep: str) -> bool:
+        """Whether another process is recorded as the one that runs the sweep."""
+        with self.read() as connection:
+            row = connection.execute(select(Supervisor.c.sweep_id).where(Supervisor.c.sweep_id == sweep)).first()
+            mine = connection.execute(select(Supervisor.c.sweep_id).where(*_row_of(sweep, Process.this()))).first()
+        return row is not None and mine is None
 
     @repeated
     def want(self, sweep: str, what: str) -> bool:
@@ -67,6 +85,13 @@ class SupervisorRecords(Database):
         """
         with self.write() as connection:
             connection.execute(delete(Supervisor).where(*_row_of(sweep, process or Process.this())))
+
+
+def _outdated(sweep: str) -> Outdated:
+    return Outdated(
+        f"sweep {sweep}: this process was silent for too long and was taken for lost; another may run the sweep now, "
+        f"and nothing of it is lost: aigc-lab status {sweep}"
+    )
 
 
 def _row_of(sweep: str, process: Process) -> list[ColumnElement[bool]]:

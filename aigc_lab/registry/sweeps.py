@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 from aigc_lab.registry.columns import BATCH, OBJECTIVE_ON_REFERENCE, FinalCheckpoint, Json, json_row
 from aigc_lab.registry.database import repeated
 from aigc_lab.registry.find import sweep_id
+from aigc_lab.registry.records import described_params
 from aigc_lab.registry.runs import final_scores_of
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.tables import Artifact, Attempt, Run, Score, Sweep, Trial
@@ -77,6 +78,19 @@ def run_outcomes(registry: Registry, sweep: str) -> list[Json]:
 
 
 @repeated
+def run_outcome(registry: Registry, run: str) -> Json:
+    """State, reason and value of one run, as `run_outcomes` has them."""
+    with registry.read() as connection:
+        row = connection.execute(
+            select(Run.c.state, Run.c.reason, Score.c.value)
+            .join(Sweep, Sweep.c.id == Run.c.sweep_id)
+            .outerjoin(Score, OBJECTIVE_ON_REFERENCE)
+            .where(Run.c.id == run)
+        )
+        return dict(row.mappings().one())
+
+
+@repeated
 def objective_histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
     """Run -> step, value, low, high, signature of the objective on the way (on the reference split), by step. A run has
     them when it has ended.
@@ -89,6 +103,34 @@ def objective_histories(registry: Registry, sweep: str) -> dict[str, list[Json]]
         .where(Run.c.sweep_id == sweep, Score.c.checkpoint == "progress", Score.c.name == Sweep.c.objective)
         .order_by(Score.c.run_id, Score.c.step),
     )
+
+
+@repeated
+def score_histories(registry: Registry, sweep: str) -> dict[str, list[Json]]:
+    """Run -> step, name, value, low, high, floor of every score on the way (on the reference split), by name and
+    step.
+    """
+    return _by_run(
+        registry,
+        select(*(Score.c[key] for key in ("run_id", "step", "name", "value", "low", "high", "floor")))
+        .join(Run, Run.c.id == Score.c.run_id)
+        .where(Run.c.sweep_id == sweep, Score.c.checkpoint == "progress")
+        .order_by(Score.c.run_id, Score.c.name, Score.c.step),
+    )
+
+
+@repeated
+def pretraining_ends(registry: Registry, sweep: str) -> dict[str, int]:
+    """Run -> the step at which its pretraining ends, of runs that were told to have one (`pretrain_steps`)."""
+    environments = _by_run(
+        registry,
+        select(Attempt.c.run_id, Attempt.c.environment)
+        .join(Run, Run.c.id == Attempt.c.run_id)
+        .where(Run.c.sweep_id == sweep)
+        .order_by(Attempt.c.run_id, Attempt.c.number),
+    )
+    ends = {run: described_params(attempts[-1]["environment"]) for run, attempts in environments.items()}
+    return {run: steps for run, params in ends.items() if type(steps := params.get("pretrain_steps")) is int and steps}
 
 
 @repeated

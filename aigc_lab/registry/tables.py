@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Opening a database that is up to date compares this and needs no Alembic.
-SCHEMA = "0008"
+SCHEMA = "0010"
 
 
 class Moment(TypeDecorator[datetime]):
@@ -172,6 +172,67 @@ Supervisor = Table(
     _may("wanted"),
 )
 
+# What a worker needs to do runs of a sweep, as the process that runs it has it (`runs/opening.py`).
+Opening = Table(
+    "opening",
+    METADATA,
+    _key("sweep_id", String, ForeignKey("sweep.id", ondelete="CASCADE")),
+    _must("content", JSON),
+)
+
+# A run that is to be done, is being done, or was (`queue_entry` says what may follow what). `position` orders those
+# that wait; `claim` counts the claims, and only who holds the newest may begin the run.
+QueuedRun = Table(
+    "queued_run",
+    METADATA,
+    _of_run(),
+    _must("sweep_id"),
+    _must("position", BigInteger),
+    _must("state"),
+    _must("claim", BigInteger),
+    _may("worker_id"),
+    Index(None, "sweep_id", "state", "position"),
+)
+
+# What a run under way has reported of an evaluation, and the answer: whether to `stop`. None while it is not answered.
+Evaluation = Table(
+    "evaluation",
+    METADATA,
+    _of_run(),
+    _key("step", BigInteger),
+    _must("sweep_id"),
+    _may("value", Double),
+    _may("error", Double),
+    _may("collapse"),
+    _may("stop", Boolean),
+    Index(None, "sweep_id", "stop"),
+)
+
+# A process that does runs of a sweep, one after the other: which it does now, how far it is, and what somebody wants of
+# it: "stop", or "leave" after its run. One that has `joined` outlives the process that runs the sweep; others are its
+# children. Several may share a GPU. One that leaves in order removes its row, or leaves the `error` that ended it.
+Worker = Table(
+    "worker",
+    METADATA,
+    _key("id"),
+    Column("sweep_id", String, ForeignKey("sweep.id", ondelete="CASCADE"), nullable=False),
+    _must("host"),
+    _must("boot"),
+    _must("pid", BigInteger),
+    _must("process_started"),
+    _must("device"),
+    _must("joined", Boolean),
+    _must("shares", Boolean),
+    _must("started_at", Moment),
+    _must("heartbeat_at", Moment),
+    _must("ready", Boolean),
+    _may("run_id"),
+    _may("progress", JSON(none_as_null=True)),
+    _may("wanted"),
+    _may("error", JSON(none_as_null=True)),
+    Index(None, "sweep_id"),
+)
+
 # One score of one checkpoint. The index answers "this score of these runs" without touching the others.
 Score = Table(
     "score",
@@ -189,6 +250,7 @@ Score = Table(
     _may("floor_sd", Double),
     _must("signature", Text),
     _must("better"),
+    _may("of_class"),
     Index(None, "checkpoint", "name", "run_id"),
 )
 

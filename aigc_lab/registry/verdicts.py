@@ -95,6 +95,21 @@ def partial_reasons(
     return reasons
 
 
+@repeated
+def asked_of_trials(
+    registry: Registry, rows: Iterable[Mapping[str, Any]], checkpoint: FinalCheckpoint = "last"
+) -> dict[tuple[str, int], list[tuple[str, list[Json]]]]:
+    """Trial (sweep, number) -> the collapse verdict of each of its conditional runs, with what the run drew for each
+    class that it was asked for (`verdicts.asked`). `rows` are those of a comparison.
+    """
+    found = {}
+    with registry.read() as connection:
+        for row in rows:
+            last = _last_of_row(connection, row, checkpoint)
+            found[row["sweep"], row["trial"]] = [(verdict, of["asked"]) for verdict, _, of in last if of.get("asked")]
+    return found
+
+
 def _last_of_row(
     connection: Connection, row: Mapping[str, Any], checkpoint: FinalCheckpoint
 ) -> list[tuple[str, str, Json]]:

@@ -17,10 +17,25 @@ def own_fault(error: BaseException) -> bool:
     return not isinstance(error, UsageError | Failure | GeneratorExit)
 
 
-def reason_of(error: BaseException) -> str:
-    """The reason that is recorded for a run that failed by this error."""
+# How torch and CUDA's libraries say it where they have no class for it.
+_SAID = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of a GPU or of the host, was at its end."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return f"out of memory: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+
+
+def reason_of(error: BaseException, batch_size: int | None = None) -> str:
+    """The reason that is recorded for a run that failed by this error; memory that is at its end can be saved by a
+    smaller batch than the run's `batch_size`.
+    """
+    if out_of_memory(error):
+        said = str(error).strip().partition(chr(10))[0] or type(error).__name__
+        remedy = f"; set training.batch_size to less than {batch_size}" if batch_size else ""
+        return f"out of memory: {said}{remedy}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from aigc_lab.errors import Failure
 from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.sections import Objective
 from aigc_lab.registry.records import Role
@@ -24,6 +25,8 @@ class Job:
     role: Role
     configuration: Configuration
     objective: Objective
+    #: by which a worker holds the run in the queue; None where it is not queued
+    claim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class RunOutcome:
     state: RunState
     value: float | None
     reason: str | None = None
+
+
+class Crowded(Failure):
+    """A run has met the end of a memory that it shares with others: it is to be done again where there is more."""
 
 
 class Watcher(Protocol):

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from aigc_lab.config import Better
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import write_atomically
+from aigc_lab.host.shared_files import Outbox
 from aigc_lab.metrics.base import Score
 from aigc_lab.registry.records import (
     Judged,
@@ -41,6 +43,15 @@ class Kind(NamedTuple):
 
 
 PNG, TEXT = Kind("image/png", ".png"), Kind("text/plain", ".txt")
+
+
+def step_name(family: str, step: int) -> str:
+    """Name of the artifact that shows samples or a view at a step.
+
+    >>> step_name("reconstructions", 250)
+    'reconstructions/000250'
+    """
+    return f"{family}/{step:06d}"
 
 
 class Curve(TypedDict):
@@ -80,7 +91,7 @@ class Record:
     their first results.
 
     Files are written to `folder` at once, and belong to the run however it ends: `curves.json` (name -> `Curve`),
-    `samples/<step>.png`, and `samples.png` of the final model.
+    `samples/<step>.png`, and `samples.png` of the final model; the same of each view, such as `reconstructions`.
     """
 
     folder: Path
@@ -94,6 +105,7 @@ class Record:
     evaluation_seconds: float = 0.0
     before: float = 0.0  # seconds that the attempts took from which this one goes on
     clock: SharedClock = field(default_factory=lambda: SharedClock(1))
+    outbox: Outbox = field(default_factory=Outbox)  # files that are to be published, in a home with a store
     begun: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,29 +157,27 @@ class Record:
             if score.checkpoint == "last":
                 self._store(replace(score, checkpoint="selected"))
 
-    def samples(self, content: bytes, step: int, kind: Kind) -> None:
-        """Stores the samples of a step."""
-        self.file(f"samples/{step:06d}", *kind, content)
+    def step_file(self, family: str, step: int, kind: Kind, content: bytes) -> None:
+        """Stores samples or a view of a step."""
+        self.file(step_name(family, step), *kind, content)
 
     def judge(self, kind: Judged, step: int, verdict: CollapseVerdict | StabilityVerdict | None) -> None:
         """Adds a verdict; None adds nothing."""
         if verdict is not None:
             self.verdicts[kind, step] = StoredVerdict.of(kind, step, verdict.as_dict())
 
-    def final_samples(self, content: bytes, kind: Kind) -> None:
-        """Stores the samples of the final model."""
-        self.file("samples", *kind, content)
-
-    def sentences(self) -> str:
+    def sentences(self, family: str) -> str:
         """Sentences of all steps so far as CSV: step, number, sentence."""
-        names = sorted(name for name in self.artifacts if name.startswith("samples/"))
-        texts = {int(name.partition("/")[2]): Path(self.artifacts[name].path).read_text("utf-8") for name in names}
+        names = sorted(name for name in self.artifacts if name.startswith(f"{family}/"))
+        paths = {int(name.partition("/")[2]): Path(self.artifacts[name].path) for name in names}
+        texts = {step: shared_files.at_hand(path).read_text("utf-8") for step, path in paths.items()}
         return table_of_sentences(texts)
 
     def file(self, name: str, kind: str, suffix: str, content: bytes) -> None:
         """Writes a file, and adds it to the artifacts."""
         path = self.folder / f"{name}{suffix}"
         write_atomically(path, content)
+        self.outbox.add(path)
         self.artifacts[name] = StoredArtifact(name, kind, str(path))
 
     def history(self, name: str) -> list[StoredScore]:
@@ -218,9 +228,13 @@ class Record:
         self.curves = dumped["curves"]
         for stored in dumped["kept"]:
             path = checkpoint.take(older / stored["path"], mine)
+            self.outbox.add(*shared_files.files_below(mine))
             self.checkpoints[stored["kind"]] = StoredCheckpoint(**stored | {"path": str(path)})
         for stored in dumped["artifacts"]:
-            self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(self.folder / stored["path"])})
+            artifact = self.folder / stored["path"]
+            self.artifacts[stored["name"]] = StoredArtifact(**stored | {"path": str(artifact)})
+            if artifact.is_file():  # written here, by an attempt that may not have published it
+                self.outbox.add(artifact)
         self.training_seconds, self.evaluation_seconds = dumped["training_seconds"], dumped["evaluation_seconds"]
         self.before = dumped["seconds"]
 

@@ -15,7 +15,9 @@ from aigc_lab.tracking.base import Tracker
 
 @dataclass(frozen=True)
 class Resources:
-    """Open stores and a prepared evaluator. `threads` is this process's share of the CPU's cores, None for all."""
+    """Open stores and a prepared evaluator. `threads` is this process's share of the CPU's cores, None for all. With
+    `crowded`, others share the device's memory: at its end a run does not fail, but is given up (`faults.Crowded`).
+    """
 
     settings: Settings
     registry: Registry
@@ -23,10 +25,13 @@ class Resources:
     evaluator: Evaluator
     device: str
     threads: int | None = None
+    crowded: bool = False
 
     def settle(self, training: Training) -> None:
-        """Fixes what the bits of a run depend on; a process that shares the cores uses its part at most."""
-        cpu_threads = training.threads or environment.threads()
+        """Fixes what the bits of a run depend on; a process that shares the cores uses its part at most, and so does
+        each of several that train one run.
+        """
+        cpu_threads = training.threads or max(environment.threads() // training.devices, 1)
         environment.settle(cpu_threads if self.threads is None else min(cpu_threads, self.threads))
 
 

@@ -3,8 +3,11 @@
 import itertools
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
+from aigc_lab.data.base import Dataset
 from aigc_lab.runs.job import Job
+from aigc_lab.shape import Shape
 from aigc_lab.training import checkpoint
 from aigc_lab.training.state import TrainingState
 
@@ -22,7 +25,7 @@ def restored(
         state = TrainingState.fresh(
             plan.system_class,
             plan.system_config,
-            plan.dataset.shape,
+            _shape(plan.dataset),
             seed=job.seed,
             batch_size=plan.training.batch_size,
             device=device,
@@ -37,3 +40,11 @@ def restored(
             continue
         return state, each
     return state, None
+
+
+def _shape(dataset: Dataset) -> Shape:
+    """The dataset's shape, with the names of its classes where only `class_names` says them."""
+    shape, names = dataset.shape, dataset.class_names
+    if names is None or shape.class_names is not None or len(names) != shape.classes:
+        return shape
+    return replace(shape, class_names=tuple(names))

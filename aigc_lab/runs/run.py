@@ -21,9 +21,9 @@ from aigc_lab.host import environment, outage, run_folders, signals
 from aigc_lab.host.files import refused
 from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
 from aigc_lab.registry.states import RunState as RunState
-from aigc_lab.runs.faults import broken_weight, own_fault, reason_of
+from aigc_lab.runs.faults import broken_weight, out_of_memory, own_fault, reason_of
 from aigc_lab.runs.heartbeat import Heartbeat
-from aigc_lab.runs.job import Job, RunOutcome, Watcher
+from aigc_lab.runs.job import Crowded, Job, RunOutcome, Watcher
 from aigc_lab.runs.record import Record, SharedClock
 from aigc_lab.runs.resources import Resources
 from aigc_lab.runs.restore import restored
@@ -35,9 +35,10 @@ from aigc_lab.scoring.evaluator import SCORING_SPLITS
 from aigc_lab.statistics.intervals import error_of
 from aigc_lab.tracking.base import RunTracker
 from aigc_lab.tracking.ending import Ending
-from aigc_lab.training import checkpoint
+from aigc_lab.training import checkpoint, process_group
 from aigc_lab.training.checkpoint import Checkpointer
 from aigc_lab.training.loop import train
+from aigc_lab.training.parallel import OnDevices
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
 from aigc_lab.training.state import Progress, Replica, Round
@@ -65,7 +66,7 @@ def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watche
                 with run.recorded():
                     run.begin()
             of = {id(run.replica): run for run in runs if run.goes_on}
-            for reached in _rounds([run.replica for run in of.values()], training):
+            for reached in _rounds([run.replica for run in of.values()], training, resources.device):
                 for replica, end in reached:
                     with of[id(replica)].recorded():
                         of[id(replica)].reach(end)
@@ -75,6 +76,10 @@ def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watche
                     with run.recorded():
                         run.conclude()
         except BaseException as error:
+            if resources.crowded and out_of_memory(error):
+                for run in runs:
+                    run.give_up()
+                raise Crowded(reason_of(error)) from error
             for run in runs:
                 run.stop(error)
             if not own_fault(error):
@@ -84,9 +89,9 @@ def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watche
     return [run.outcome for run in runs if run.outcome is not None]
 
 
-def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
+def _rounds(replicas: Sequence[Replica], training: Training, device: str) -> Iterator[Round]:
     """The training of all replicas, a `Round` at a time. Stacked, those that begin at the same step are trained as one
-    program, and such groups one after the other.
+    program, and such groups one after the other. On several devices, other processes train with this one.
     """
     options: dict[str, Any] = {
         "steps": training.steps,
@@ -95,6 +100,8 @@ def _rounds(replicas: Sequence[Replica], training: Training) -> Iterator[Round]:
         "precision": training.precision,
         "interrupted": signals.stop_requested,
     }
+    if training.devices > 1 and replicas:
+        options["course"] = OnDevices(process_group.opened(training.devices, device))
     if not training.stacked:
         yield from train(replicas, **options)
         return
@@ -140,10 +147,10 @@ class _Run:
         if stored is not None:
             environment.settle(stored.history["threads"])  # another number of threads would give other bits
         now = environment.describe(self._resources.device)
-        self._attempt = registry.begin(job.run, now, resumes=stored is not None)
+        self._attempt = registry.begin(job.run, now, resumes=stored is not None, claim=job.claim)
         chain = registry.chain(job.run)
         self._mine = self._folder / str(self._attempt)
-        self._checkpoints = Checkpointer(self._mine, self._stored)
+        self._checkpoints = Checkpointer(self._mine, self._stored, self._record.outbox)
         with signals.at_once():
             samples = job.configuration.dataset.load("train").to(self._resources.device)
             described = describe(job, self._resources.evaluator.metrics)
@@ -259,7 +266,7 @@ class _Run:
             self._record.score(holdout, "last", step, "holdout")
             self.tracked.scores(step, {f"{score.name}_holdout": score.value for score in holdout})
             self._showcase.keep_final(step)
-            self._showcase.draw_temperatures()
+            self._showcase.draw_temperatures(step)
             self._showcase.draw_missing(step)
             last = copied(self.replica.state.average)
         if self._training.ema and step == self.replica.state.step:  # of earlier weights only the average is kept
@@ -311,13 +318,13 @@ class _Run:
         except NotFinite as error:
             self._end(RunState.DIVERGED, f"{error} at step {self.replica.state.step}")
         except Outdated:
-            self._begun, self._attempt = False, 0  # the run is another's now: nothing of it may be written
+            self._disown()
             raise
         except (UsageError, Failure) as error:
             self.stop(error)
             raise
         except BaseException as error:
-            if not own_fault(error):
+            if not own_fault(error) or (self._resources.crowded and out_of_memory(error)):
                 raise
             if isinstance(error, OSError) and (reason := refused(error)):
                 failure = Failure(reason)
@@ -328,6 +335,19 @@ class _Run:
                 raise KeyboardInterrupt from None
             if self.outcome is None:  # there is no attempt that could have failed
                 raise Failure(f"run {self._job.run} could not begin: {reason_of(error)}") from error
+
+    def give_up(self) -> None:
+        """Leaves the attempt as a process leaves it that dies: its checkpoints are whole, its end is for others to
+        record. The state is not stored, for it may be in the middle of a step.
+        """
+        if self._begun:
+            with suppress(Exception):
+                self._checkpoints.finish()
+        self._disown()
+
+    def _disown(self) -> None:
+        """The run is another's now: nothing of it may be written."""
+        self._begun, self._attempt = False, 0
 
     def stop(self, error: BaseException) -> None:
         """Ends the run, unless it has ended, by an error in this run or in another that is trained with it. A run that
@@ -343,12 +363,13 @@ class _Run:
                 return
             if self._begun and self._scoring:
                 self._rescue()
-            self._end(RunState.FAILED, reason_of(error))
+            self._end(RunState.FAILED, reason_of(error, self._training.batch_size))
             return
         with suppress(Failure):  # the error that is being handled says more
             at = f"at step {self.replica.state.step}" if self._begun else "before its first step"
             if self._begun and (self.replica.live or self._scoring):
                 self._save(wait=True)
+        with suppress(Failure):  # where the files cannot be shared, the registry may be there all the same
             reason = f": {error}" if isinstance(error, UsageError | Failure) else ""
             self._end(RunState.KILLED, f"interrupted {at}{reason}")
 
@@ -390,6 +411,7 @@ class _Run:
                 raise Failure(f"run {self._job.run}: its log cannot be written: {self.tracked.reason}")
             if state != RunState.KILLED:
                 self._record.close()
+                self._record.outbox.deliver()  # before the registry says so: other homes look for the files then
         self._resources.registry.finish(
             self._job.run, self._attempt, state, reason=reason, seconds=self._record.seconds, **self._record.result()
         )

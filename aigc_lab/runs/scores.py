@@ -40,20 +40,19 @@ class RunScores:
             self._replica.state.average.fit_sampler(self._replica.batches.samples)
 
     def _generated(self, split: ScoringSplit) -> Samples:
-        samples = self._job.configuration.protocol.samples
-        return self._replica.state.average.generate(samples, self._job.seed, "evaluation", split)
+        return self._evaluator.generate(self._replica.state.average, self._job.seed, "evaluation", split)
 
     def judge_raw(self) -> None:
         """Records whether the generator itself has collapsed: a moving average of its weights may hide that it goes
         from mode to mode.
         """
-        state, samples = self._replica.state, self._job.configuration.protocol.samples
+        state = self._replica.state
         with signals.at_once():
             state.system.eval()
             try:
                 state.system.fit_sampler(self._replica.batches.samples)
                 with torch.no_grad():
-                    fake = state.system.generate(samples, self._job.seed, "evaluation", "reference")
+                    fake = self._evaluator.generate(state.system, self._job.seed, "evaluation", "reference")
             finally:
                 state.system.train()
             with suppress(ValueError):  # samples that cannot be judged are no reason to lose a result

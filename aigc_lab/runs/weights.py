@@ -48,5 +48,5 @@ def keep(
     """Writes the weights of a step as `<kind>.safetensors`, and records the file; equal ones share one."""
     path, checkpoints = folder / f"{kind}.safetensors", record.checkpoints
     facts, same = {"run": run, "step": step}, [Path(stored.path) for stored in checkpoints.values()]
-    checkpoint.save_weights(system, weights, path, facts, same)
+    record.outbox.add(*checkpoint.save_weights(system, weights, path, facts, same))
     checkpoints[kind] = StoredCheckpoint(kind, step, str(path), sha256(path), path.stat().st_size)

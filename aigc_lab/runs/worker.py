@@ -1,26 +1,37 @@
-"""Worker process that executes runs for a sweep: `python -m aigc_lab.runs.worker`, started by `executors/local.py`.
+"""Worker: a process that does runs of a sweep, one after the other, as it claims them in the registry.
 
 It keeps torch imported and the evaluator ready between runs, and never imports MLflow or Optuna: curves and samples go
-to the spool, and the process that holds the study decides about pruning. When that process dies, so does this one.
+to the spool, and the process that runs the sweep decides about pruning. It may start before that process and outlive
+it: what it needs to know and has to say stands in the registry.
+
+`python -m aigc_lab.runs.worker` is a worker of the process that starts it (`worker_process.py`), and ends with it.
+`aigc-lab worker` joins a sweep from anywhere.
 """
 
 import contextlib
-import math
+import os
+import select
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import signals, visible
-from aigc_lab.host.channel import Channel, Closed, Message
 from aigc_lab.host.outage import StoreAway
-from aigc_lab.runs.messages import Answer, Broken, Ended, Interrupted, Opening, Progressed, Ready, Said, Scored, Work
+from aigc_lab.host.settings import Settings
+from aigc_lab.registry import liveness
+from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.run_lifecycle import Outdated
+from aigc_lab.registry.run_queue import Claimed, Evaluated
+from aigc_lab.registry.store import Registry
+from aigc_lab.runs.job import Crowded
+from aigc_lab.runs.pulse import Pulse
+from aigc_lab.runs.worker_process import GO, SHARES
 
 # What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
 if TYPE_CHECKING:
@@ -29,161 +40,364 @@ if TYPE_CHECKING:
     from aigc_lab.runs.resources import Resources
     from aigc_lab.training.state import Progress
 
-M = TypeVar("M", bound=Message)
-
-# A display need not know more often how a run stands.
-_EVERY = 0.2
-
-
-class _Inbox:
-    """Queue of messages from the other process; None at its end."""
-
-    def __init__(self) -> None:
-        self._queue = SimpleQueue[Message | Failure | None]()
-
-    def put(self, message: Message | Failure | None) -> None:
-        self._queue.put(message)
-
-    def get(self, kind: type[M]) -> M | None:
-        """Waits for the next message. Raises `Failure` where it is not of this kind."""
-        message = self._queue.get()
-        if isinstance(message, Failure):
-            raise message
-        if message is not None and not isinstance(message, kind):
-            raise Failure(f"a worker process was told {type(message).__name__} where it waits for {kind.__name__}")
-        return message
+# Seconds between two looks at the registry: after something happened, and, doubled each time, at most.
+_SOON, _SELDOM = 0.01, 0.5
+# How often an idle worker asks whether its sweep is still run, and when it says that it waits.
+_LOOK, _PATIENCE = 2.0, 20.0
 
 
-def main() -> None:
-    """Entry point; argument one is the file descriptor of the channel. The first message is an `Opening`, every other
-    one a `Work`.
+@dataclass(frozen=True)
+class Terms:
+    """How a worker works: for which sweep, on which device, with how many threads (None: all), and when it ends: by the
+    time `leave_by` of `time.monotonic` it begins no run, and stores the one that it does. `job` is what a batch system
+    calls it.
+
+    A `child` belongs to the process that runs the sweep; one that `shares` is not alone on its GPU. Another worker
+    delivers to MLflow what it spools in a home of its own, and asks its home whether it trusts code; `until_empty` ends
+    it when no run waits.
     """
-    visible.guard()
-    channel, inbox = Channel(socket.socket(fileno=int(sys.argv[1])), Opening, Work, Answer), _Inbox()
-    with contextlib.suppress(Closed, KeyboardInterrupt), signals.handled():
-        # Ctrl-C reaches the whole group; who started this says when to end.
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+
+    sweep: str
+    device: str
+    threads: int | None = None
+    child: bool = False
+    shares: bool = False
+    until_empty: bool = False
+    leave_by: float | None = None
+    job: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The device, and the job, by which whoever has submitted it knows the worker again."""
+        return self.device if self.job is None else f"{self.device}, job {self.job}"
+
+
+def work(settings: Settings, registry: Registry, terms: Terms, say: Callable[[str], None]) -> int:
+    """Joins a sweep and does its runs until it ends, this process is told to stop, or (`until_empty`) none waits.
+    Returns the number of runs that were done.
+
+    Raises `UsageError` and `Failure` for what the next run would meet too, and `KeyboardInterrupt` when it is stopped.
+    """
+    worker = registry.join(terms.sweep, terms.place, child=terms.child, shares=terms.shares)
+    told: dict[str, str] | None = None
+    try:
+        with Pulse(registry, worker) as pulse, _Allotted(terms.leave_by, say) as allotted:
+            working = _Worker(settings, registry, terms, say, worker, pulse)
+            try:
+                return working.work()
+            except KeyboardInterrupt:
+                if pulse.told_to_stop:
+                    say(f"sweep {terms.sweep} was stopped")
+                elif not allotted.over:
+                    raise
+                return working.done
+    except (UsageError, Failure) as error:
+        kinds = ((UsageError, "UsageError"), (StoreAway, "StoreAway"), (Crowded, "Crowded"), (Failure, "Failure"))
+        told = {"kind": next(name for kind, name in kinds if isinstance(error, kind)), "text": str(error)}
+        raise
+    finally:
+        with contextlib.suppress(Failure):  # the error that is being handled says more
+            registry.leave(worker, told)
+
+
+class _Allotted:
+    """Context in which the work is asked to end by the time `by`; then it is `over`."""
+
+    def __init__(self, by: float | None, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.over = False
+        self._timer = None if by is None else threading.Timer(max(0.0, by - time.monotonic()), self._end)
+
+    def _end(self) -> None:
+        self.over = True
+        self._say("its time is nearly over: it begins no other run, and stores what it does for another worker")
+        # What is being computed may end: the time that is left is there for it.
+        signals.request_stop(hurry=False)
+
+    def __enter__(self) -> "_Allotted":
+        if self._timer is not None:
+            self._timer.name, self._timer.daemon = "time limit", True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Worker:
+    """A worker that has joined."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        terms: Terms,
+        say: Callable[[str], None],
+        worker: str,
+        pulse: Pulse,
+    ) -> None:
+        self._settings, self._registry, self._terms, self._say = settings, registry, terms, say
+        self._id, self._pulse = worker, pulse
+        #: the number of runs that it has done
+        self.done = 0
+
+    def work(self) -> int:
         import aigc_lab.runs.run  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
 
-        _serve(channel, inbox)
+        opening = self._opening()
+        if opening is None:
+            return 0
+        with self._delivering(opening):
+            experiment, resources = self._open(opening)
+            self._registry.ready(self._id)
+            for claimed in self._claims():
+                self._do(claimed, experiment, resources)
+                self.done += 1
+                signals.raise_if_interrupted()  # the run was quicker
+        signals.raise_if_interrupted()
+        return self.done
 
+    def _opening(self) -> dict[str, Any] | None:
+        """What the sweep's process has opened to workers, as soon as it has; None when nobody runs the sweep."""
+        from aigc_lab.runs.opening import check_versions
 
-def _serve(channel: Channel, inbox: _Inbox) -> None:
-    from aigc_lab.runs.run import execute
+        if self._terms.child:
+            _wait_for_word()
+        until: float | None = time.monotonic() + _PATIENCE
+        for _ in _looks():
+            opening = self._registry.opening(self._terms.sweep)
+            if opening is not None and (self._terms.child or self._supervised()):
+                check_versions(opening)
+                return opening
+            if not self._terms.child and liveness.supervisor(self._registry, self._terms.sweep) is None:
+                return None
+            if until is not None and time.monotonic() > until:
+                until = None
+                self._say(
+                    f"waiting until {self._terms.sweep} is opened to workers; one that is run inline never is: stop "
+                    "it, and resume it with --executor queue, or with --workers"
+                )
+        return None
 
-    try:
-        first = inbox.get(Opening)
-        if first is None:
+    def _open(self, opening: dict[str, Any]) -> "tuple[Experiment, Resources]":
+        from aigc_lab.host import environment
+        from aigc_lab.runs.opening import experiment_of
+        from aigc_lab.runs.resources import open_resources
+        from aigc_lab.tracking.spool import SpoolTracker
+        from aigc_lab.tracking.writer import spool_folder
+        from aigc_lab.training.state import TrainingState
+
+        terms, settings = self._terms, self._settings
+        device = environment.device(terms.device)
+        experiment = experiment_of(opening, settings, terms.sweep, trusted=terms.child)
+        tracker = SpoolTracker(spool_folder(settings, terms.sweep))
+        resources = open_resources(experiment, settings, self._registry, tracker, device, self._say, terms.threads)
+        # The first optimiser of a process imports for seconds; no run's time should have them.
+        plan = experiment.resolve(lambda hole: hole.ends()[0])
+        TrainingState.fresh(
+            plan.system_class,
+            plan.system_config,
+            plan.dataset.shape,
+            seed=0,
+            batch_size=plan.training.batch_size,
+            device=resources.device,
+        )
+        return experiment, resources
+
+    @contextlib.contextmanager
+    def _delivering(self, opening: dict[str, Any]) -> Iterator[None]:
+        """Delivers to MLflow what is spooled here, unless the sweep's process delivers from this very folder."""
+        from aigc_lab.tracking.writer import Writer, spool_folder
+
+        if spool_mark(spool_folder(self._settings, self._terms.sweep)) == opening["spool"]:
+            yield
             return
-        experiment, resources = _open(first, lambda text: channel.send(Said(text=text)))
-        channel.send(Ready())
-        while (work := inbox.get(Work)) is not None and not signals.stop_requested():
-            (outcome,) = execute([_job(work, experiment)], resources, [_RemoteWatcher(channel, inbox)])
-            channel.send(Ended(state=outcome.state, value=outcome.value, reason=outcome.reason))
-            if signals.stop_requested():  # the run was quicker
+        writer = Writer(self._settings, self._terms.sweep)
+        writer.start()
+        try:
+            yield
+        finally:
+            note = writer.finish(3.0 if signals.stop_requested() else None)
+            if note:
+                self._say(note)
+
+    def _claims(self) -> Iterator[Claimed]:
+        """The runs that this worker is to do, as it claims them."""
+        looked, waited, alone = time.monotonic(), 0, False
+        for pause in _looks():
+            if self._pulse.leaving:
                 return
-    except KeyboardInterrupt:
-        channel.send(Interrupted())
-    except UsageError as error:
-        channel.send(Broken(error="UsageError", text=str(error)))
-    except StoreAway as error:
-        channel.send(Broken(error="StoreAway", text=str(error)))
-    except Failure as error:
-        channel.send(Broken(error="Failure", text=str(error)))
+            claimed = self._registry.claim(self._terms.sweep, self._id)
+            if claimed is not None:
+                self._pulse.begin(claimed.run)
+                yield claimed
+                self._pulse.end()
+                pause.reset()
+                continue
+            waited += 1
+            if self._terms.until_empty and waited > 1 and not self._registry.waiting(self._terms.sweep):
+                return
+            if self._terms.child or time.monotonic() - looked < _LOOK:
+                continue
+            looked = time.monotonic()
+            if liveness.supervisor(self._registry, self._terms.sweep) is None:
+                self._say(f"sweep {self._terms.sweep} is not run any more: it has ended, or was stopped")
+                return
+            if alone != (alone := not self._supervised()):
+                self._say(
+                    "the process that ran the sweep was lost; this worker waits for another: aigc-lab resume "
+                    f"{self._terms.sweep}"
+                    if alone
+                    else "another process runs the sweep now"
+                )
+
+    def _supervised(self) -> bool:
+        row = liveness.supervisor(self._registry, self._terms.sweep)
+        return row is not None and bool(row["alive"])
+
+    def _do(self, claimed: Claimed, experiment: "Experiment", resources: "Resources") -> None:
+        from aigc_lab.runs.run import execute
+
+        job = _job(claimed, self._terms.sweep, experiment)
+        if not self._terms.child:
+            self._say(f"{claimed.run}: begun")
+        try:
+            mine = replace(resources, crowded=claimed.crowded)
+            (outcome,) = execute([job], mine, [_Reporter(self._registry, job, self._pulse)])
+            if not self._terms.child:
+                self._say(f"{claimed.run}: {outcome.state}" + (f", {outcome.reason}" if outcome.reason else ""))
+        except Outdated as error:
+            self._say(f"{claimed.run}: it is another's now ({error})")
+        except Crowded:
+            raise  # who has started this worker gives the run to another, when there is room for it
+        except BaseException:
+            with contextlib.suppress(StoreAway):  # the error that is being handled says more
+                self._registry.end_place(claimed.run, claimed.claim)
+            raise
+        # Who cannot say it leaves: nobody would wait for a run that a living worker holds and does not do.
+        self._registry.end_place(claimed.run, claimed.claim)
 
 
-def _open(first: Opening, say: Callable[[str], None]) -> "tuple[Experiment, Resources]":
-    from aigc_lab.experiment.experiment import Experiment
-    from aigc_lab.experiment.yaml_file import Document
-    from aigc_lab.host.settings import Settings
-    from aigc_lab.registry.home import open_registry
-    from aigc_lab.runs.resources import open_resources
-    from aigc_lab.tracking.spool import SpoolTracker
-    from aigc_lab.training.state import TrainingState
-
-    settings = Settings.load(Path(first.home))
-    document = Document(first.file, first.data)
-    experiment = Experiment(first.name, document, settings.data_dir, settings.weights)
-    if experiment.digest != first.digest:
-        raise Failure(f"{first.file}: its protocol or a file that it names has changed since the sweep began")
-    tracker = SpoolTracker(Path(first.spool))
-    registry = open_registry(settings, create=True, connected=True, patient=True)
-    resources = open_resources(experiment, settings, registry, tracker, first.device, say, first.threads)
-    # The first optimiser of a process imports for seconds; no run's time should have them.
-    plan = experiment.resolve(lambda hole: hole.ends()[0])
-    TrainingState.fresh(
-        plan.system_class,
-        plan.system_config,
-        plan.dataset.shape,
-        seed=0,
-        batch_size=plan.training.batch_size,
-        device=resources.device,
-    )
-    return experiment, resources
-
-
-def _job(work: Work, experiment: "Experiment") -> "Job":
+def _job(claimed: Claimed, sweep: str, experiment: "Experiment") -> "Job":
     from aigc_lab.runs.job import Job
 
     return Job(
-        run=work.run,
-        sweep=work.sweep,
-        trial=work.trial,
-        seed=work.seed,
-        role=work.role,
-        configuration=experiment.resolve(lambda hole: work.values[hole.name]),
+        run=claimed.run,
+        sweep=sweep,
+        trial=claimed.trial,
+        seed=claimed.seed,
+        role=claimed.role,  # type: ignore[arg-type]
+        configuration=experiment.resolve(lambda hole: claimed.values[hole.name]),
         objective=experiment.file.objective,
+        claim=claimed.claim,
     )
 
 
-class _RemoteWatcher:
-    """Watcher in the process of the sweep, reached over the channel."""
+class _Reporter:
+    """Watcher of a run whose sweep is run by another process, reached by the registry."""
 
-    def __init__(self, channel: Channel, inbox: _Inbox) -> None:
-        self._channel = channel
-        self._inbox = inbox
-        self._reported_at = 0.0
+    def __init__(self, registry: Registry, job: "Job", pulse: Pulse) -> None:
+        self._registry, self._job, self._pulse = registry, job, pulse
 
     def progress(self, now: "Progress") -> None:
-        if time.monotonic() - self._reported_at > _EVERY:
-            self._reported_at = time.monotonic()
-            self._send(
-                Progressed(
-                    step=now.step,
-                    scalars=dict(now.scalars),
-                    seconds=now.seconds,
-                    samples_per_second=now.samples_per_second,
-                )
-            )
+        self._pulse.progress(
+            {
+                "step": now.step,
+                "scalars": dict(now.scalars),
+                "seconds": now.seconds,
+                "samples_per_second": now.samples_per_second,
+            }
+        )
 
-    def scored(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> bool:
-        self._send(Scored(step=step, value=value, error=error, collapse=collapse))
-        answer = self._inbox.get(Answer)
-        if answer is None:
-            raise KeyboardInterrupt
-        return answer.stop
-
-    def _send(self, message: Message) -> None:
-        try:
-            self._channel.send(message)
-        except Closed:  # who looks on is gone: that is no fault of the run
-            raise KeyboardInterrupt from None
+    def scored(self, step: int, value: float, *, error: float = float("nan"), collapse: str | None = None) -> bool:
+        run = self._job.run
+        self._registry.evaluated(self._job.sweep, Evaluated(run, step, value, error, collapse))
+        for _ in _looks():
+            if (stop := self._registry.answered(run, step)) is not None:
+                return stop
+        raise KeyboardInterrupt
 
 
-def _listen(channel: Channel, inbox: _Inbox) -> None:
-    """Queues messages as they come. When the other end is gone, asks the run to stop, and so ends this process."""
-    message: Message | Failure | None
+class _Pause:
+    """The time between two looks, which grows until something happens."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.seconds = _SOON
+
+    def wait(self) -> None:
+        until = time.monotonic() + self.seconds
+        while (left := until - time.monotonic()) > 0 and not signals.stop_requested():
+            time.sleep(min(left, 0.05))
+        self.seconds = min(2 * self.seconds, _SELDOM)
+
+
+def _looks() -> Iterator[_Pause]:
+    """Looks at the registry, with growing pauses between them, until this process is to stop."""
+    pause = _Pause()
+    while not signals.stop_requested():
+        yield pause
+        pause.wait()
+
+
+# ---- the spool
+
+#: the file in a spool by which a worker sees that the sweep's process delivers to MLflow from this very folder
+MARK = ".delivered-by"
+
+
+def spool_mark(folder: Path) -> str | None:
+    """The mark of the process that delivers from this folder; None without one."""
+    try:
+        return (folder / MARK).read_text("ascii")
+    except OSError:
+        return None
+
+
+# ---- a child of the process that runs the sweep
+
+
+def _wait_for_word() -> None:
+    """Returns when the parent has said that everything is prepared, or this process is to stop."""
+    _word.wait()
+
+
+_word = threading.Event()
+
+
+def _listen() -> None:
+    """Reads what the parent says. When it is gone, asks the run to stop, and so ends this process."""
     while True:
-        try:
-            message = channel.receive()
-        except Failure as failure:
-            message = failure
-        inbox.put(message)
-        if message is None:
+        select.select([0], [], [])
+        if not os.read(0, len(GO)):
             signals.request_stop()
+            _word.set()
             return
+        _word.set()
+
+
+def main() -> None:
+    """Entry point of a child: home, sweep, device, threads, whether it shares a GPU. Its standard input is a pipe that
+    its parent holds.
+    """
+    visible.guard()
+    home, sweep, device, threads, *more = sys.argv[1:]
+    terms = Terms(sweep, device, int(threads), child=True, shares=more == [SHARES])
+    with contextlib.suppress(KeyboardInterrupt), signals.handled():
+        # Ctrl-C reaches the whole group; who started this says when to end.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=_listen, daemon=True).start()
+        settings = Settings.load(Path(home))
+        try:
+            with open_registry(settings, create=True, connected=True, patient=True, connections=1) as registry:
+                work(settings, registry, terms, lambda text: print(text, flush=True))
+        except (UsageError, Failure) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Times the commands that read, in processes of their own, on a registry of 100,000 runs with 30 scores each.
 
 uv run python tests/benchmarks/bench_scale.py [--sweeps 20] [--runs 100000] [--scores 30] [--repeat 3] [--keep DIR]
+uv run python tests/benchmarks/bench_scale.py --postgres --runs 1000000 --sweeps 200 --scores 2
 
 For each command: wall time, time on the CPU (user and system, which other people's work on the machine hardly changes),
-and the peak of its memory. `--keep` fills a folder once and reads it again the next time.
+and the peak of its memory. `--keep` fills a folder once and reads it again the next time. `--postgres` starts a server
+for it, from the package of the tests, and asks about one sweep alone.
 """
 
 import argparse
@@ -122,7 +124,10 @@ def main() -> None:
     for name, default in (("sweeps", 20), ("runs", 100_000), ("scores", 30), ("repeat", 3)):
         arguments.add_argument(f"--{name}", type=int, default=default)
     arguments.add_argument("--keep", type=Path)
+    arguments.add_argument("--postgres", action="store_true")
     options = arguments.parse_args()
+    if options.postgres:
+        return on_server(options)
     with tempfile.TemporaryDirectory() as scratch:
         home: Path = options.keep or Path(scratch)
         home.mkdir(parents=True, exist_ok=True)
@@ -148,6 +153,28 @@ def main() -> None:
         ]
         for words in commands:
             told(" ".join(words), [cost(home, words) for _ in range(options.repeat)])
+    return None
+
+
+def on_server(options: argparse.Namespace) -> None:
+    """The same on PostgreSQL, of one sweep among many."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    from conftest import Postgres
+    from registries import fill_server
+
+    with tempfile.TemporaryDirectory(prefix="lab-") as scratch:
+        server = Postgres(Path(scratch) / "pg")
+        try:
+            url = server.database()
+            begun = time.perf_counter()
+            with Registry.open(url, home=Path(scratch)) as registry:
+                sweep = fill_server(registry, options.sweeps, options.runs, options.scores)[options.sweeps // 3]
+            print(f"{options.runs} runs in {options.sweeps} sweeps, filled in {time.perf_counter() - begun:.0f} s")
+            os.environ["AIGC_LAB_REGISTRY_URL"] = url
+            for words in (["compare", sweep], ["compare", sweep, "--json"], ["runs", sweep], ["status", sweep]):
+                told(" ".join(words), [cost(Path(scratch), words) for _ in range(options.repeat)])
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":

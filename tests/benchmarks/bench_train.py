@@ -49,10 +49,10 @@ def prepare(name: str, system: str) -> tuple[Callable[[], TrainingState], Batche
     return fresh, Batches(plan.dataset.load("train"), plan.training.batch_size, 0), plan.training.ema
 
 
-def ours(state: TrainingState, batches: Batches, decay: float) -> Callable[[], None]:
+def ours(state: TrainingState, batches: Batches, decay: float, steps: int = SEGMENT) -> Callable[[], None]:
     def segment() -> None:
         for _ in train_one(
-            state, batches, seed=0, steps=state.step + SEGMENT, every=SEGMENT, decay=decay, precision="fp32"
+            state, batches, seed=0, steps=state.step + steps, every=steps, decay=decay, precision="fp32"
         ):
             pass
 
@@ -75,8 +75,8 @@ def torchs_own(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return torch.optim.Adam(group["params"], **how, fused=True)
 
 
-def bare(state: TrainingState, batches: Batches, decay: float) -> Callable[[], None]:
-    """The step as one writes it by hand, with autograd's usual backward."""
+def bare(state: TrainingState, batches: Batches, decay: float, steps: int = SEGMENT) -> Callable[[], None]:
+    """The step as one writes it by hand, with autograd's usual backward, from the state's step on."""
     system, average = state.system, average_of(state.system)
     source = torch.Generator().manual_seed(0)
     old: list[torch.Tensor] = list(average.parameters())
@@ -85,7 +85,7 @@ def bare(state: TrainingState, batches: Batches, decay: float) -> Callable[[], N
     new += [buffer for buffer in system.buffers() if buffer.is_floating_point()]
     moving = [(a, b.detach()) for a, b in zip(old, new, strict=True) if a is not b]
     left, right = [a for a, _ in moving], [b for _, b in moving]
-    number = 0
+    number, at = 0, state.step
     optimizers = {name: torchs_own(optimizer) for name, optimizer in state.optimizers.items()}
 
     def backward(loss: torch.Tensor, phase: Phase) -> None:
@@ -100,23 +100,33 @@ def bare(state: TrainingState, batches: Batches, decay: float) -> Callable[[], N
         for parameter in module.parameters():
             parameter.requires_grad_(not frozen)
 
-    def step() -> None:
+    def update(phase: Phase) -> None:
         nonlocal number
         batch = batches[number]
         number += 1
+        draws = {key: drawn(what, source) for key, what in phase.noise.items()}
+        if isinstance(system, AdversarialSystem):
+            freeze(system.critic, phase.name == "generator")
+        backward(phase.loss(batch, draws, at).total, phase)
+        if phase.after is not None:
+            with torch.no_grad():
+                phase.after(at)
+
+    def step() -> None:
+        nonlocal at
         for phase in state.phases:
-            draws = {key: drawn(what, source) for key, what in phase.noise.items()}
-            if isinstance(system, AdversarialSystem):
-                freeze(system.critic, phase.name == "generator")
-            backward(phase.loss(batch, draws, 0).total, phase)
+            if phase.runs(at):
+                for _ in range(phase.repeat):
+                    update(phase)
         if isinstance(system, AdversarialSystem):
             freeze(system.critic, False)
         with torch.no_grad():
             torch._foreach_lerp_(left, right, 1 - decay)
+        at += 1
 
     def segment() -> None:
         system.train()
-        for _ in range(SEGMENT):
+        for _ in range(steps):
             step()
 
     return segment

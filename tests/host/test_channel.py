@@ -5,35 +5,56 @@ import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
-from unittest import mock
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from pydantic import JsonValue
 
 from aigc_lab.errors import Failure
-from aigc_lab.executors import local
-from aigc_lab.executors.base import Place
-from aigc_lab.host import signals
-from aigc_lab.host.channel import Channel, Closed, Message
+from aigc_lab.host.channel import Channel, Closed, Message, Number
 from aigc_lab.metrics.base import Score
 from aigc_lab.registry.states import RunState
-from aigc_lab.runs import messages
-from aigc_lab.runs.messages import Answer, Ended, Opening, Progressed, Ready, Scored, Work
 from aigc_lab.runs.record import Record
-from aigc_lab.runs.worker import _Inbox, _listen
-from aigc_lab.tracking import messages as to_writer
-from aigc_lab.tracking.messages import Deliver, Delivered, Finish
 
-KINDS = [
-    kind
-    for module in (messages, to_writer)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and kind.__module__ == module.__name__
-]
-WORK: dict[str, Any] = {"run": "s.0.0", "sweep": "s", "trial": 0, "seed": 0, "role": "search"}
-OPENING: dict[str, Any] = {"home": "h", "spool": "s", "name": "n", "file": "f", "digest": "d", "device": "cpu"}
+
+class Ready(Message):
+    """Nothing but its name."""
+
+
+class Answer(Message):
+    stop: bool
+
+
+class Scored(Message):
+    step: int
+    value: Number
+    error: Number
+    collapse: str | None
+
+
+class Progressed(Message):
+    step: int
+    scalars: dict[str, Number]
+    seconds: Number
+    samples_per_second: Number
+
+
+class Ended(Message):
+    state: RunState
+    value: Number | None
+    reason: str | None
+
+
+class Work(Message):
+    run: str
+    role: Literal["search", "confirm"]
+    values: dict[str, JsonValue]
+
+
+KINDS: list[type[Message]] = [Ready, Answer, Scored, Progressed, Ended, Work]
+WORK: dict[str, Any] = {"run": "s.0.0", "role": "search"}
 PROGRESS: dict[str, Any] = {"step": 1, "seconds": 1.0, "samples_per_second": 2.0}
 
 
@@ -60,7 +81,7 @@ def ends() -> Iterator[Ends]:
         Ended(state=RunState.PRUNED, value=None, reason="two\nlines, and \u2028 one"),
         Progressed(**PROGRESS, scalars={"loss/critic/total": -math.inf, "x": 1e-300}),
         Work(**WORK, values={"on": True, "few": 3, "lr": 1e-4, "whole": 3.0, "loss": "hinge", "none": None}),
-        Opening(**OPENING, threads=1, data={"system": {"choice": [{"name": "vae"}, {"lr": {"log": [1e-4, 1.0]}}]}}),
+        Work(**WORK, values={"system": {"choice": [{"name": "vae"}, {"lr": {"log": [1e-4, 1.0]}}]}}),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -95,8 +116,8 @@ def test_numpys_numbers_arrive_as_pythons(ends: Ends) -> None:
         (Work, WORK | {"values": {"lr": np.float32(0.1)}}, "message Work, values.lr"),
         (Work, WORK | {"values": {"on": np.bool_(True)}}, "message Work, values.on"),
         (Work, WORK | {"role": "other", "values": {}}, "message Work, role: "),
-        (Opening, OPENING | {"home": Path("h"), "data": {}, "threads": 1}, r"message Opening, home: .*\(PosixPath\)"),
-        (Opening, OPENING | {"data": {"a": {"b": [Path("h")]}}, "threads": 1}, "message Opening, data"),
+        (Work, WORK | {"run": Path("h"), "values": {}}, r"message Work, run: .*\(PosixPath\)"),
+        (Work, WORK | {"values": {"a": {"b": [Path("h")]}}}, "message Work, values"),
     ],
 )
 def test_what_does_not_fit_is_refused_where_it_is_sent(kind: type[Message], fields: dict[str, Any], told: str) -> None:
@@ -109,7 +130,7 @@ def test_what_does_not_fit_is_refused_where_it_is_sent(kind: type[Message], fiel
     ("line", "told"),
     [
         (b"\n", "a message that begins with ''"),
-        (b"Hello {}\n", "a message that begins with 'Hello' where Opening, "),
+        (b"Hello {}\n", "a message that begins with 'Hello' where Ready, "),
         (b"\xff\xfe\x00 {}\n", "a message that begins with "),
         (b"{}\n", "a message that begins with '{}'"),
         (b"Answer\n", "message Answer: invalid JSON"),
@@ -140,39 +161,6 @@ def test_a_line_that_a_kill_cut_off_is_the_end(ends: Ends) -> None:
         ends.here.send(Ready())
 
 
-def test_a_worker_that_hears_no_message_says_so(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    inbox, wish = _Inbox(), mock.Mock()
-    monkeypatch.setattr(signals, "request_stop", wish)  # of this process, whose tests go on
-    ends.raw.sendall(b"Hello\n")
-    ends.there.send(Answer(stop=True))
-    ends.raw.shutdown(socket.SHUT_RDWR)
-    _listen(ends.here, inbox)
-    with pytest.raises(Failure, match="begins with 'Hello'"):
-        inbox.get(Work)
-    with pytest.raises(Failure, match="was told Answer where it waits for Work"):
-        inbox.get(Work)
-    assert inbox.get(Work) is None
-    wish.assert_called_once_with()
-
-
-def test_a_supervisor_that_hears_something_else_says_so(ends: Ends, tmp_path: Path) -> None:
-    worker = local._Worker.__new__(local._Worker)
-    worker.place, worker._channel = Place("cpu", 1), ends.here
-    ends.there.send(Answer(stop=True))
-    with pytest.raises(Failure, match="said Answer where nobody had asked"):
-        worker.ready(print)
-    ends.there.send(Ready())
-    with pytest.raises(Failure, match="said Ready where nobody had asked"):
-        worker._follow(None)  # type: ignore[arg-type]
-
-
-def test_all_that_a_worker_may_say_is_heard() -> None:
-    """A kind of message that is new is known to both ends."""
-    heard = {*local._HEARD, Opening, Work, Answer, Deliver, Finish, Delivered}
-    assert set(KINDS) == heard
-    assert set(get_args(messages.Broken.model_fields["error"].annotation)) == {"UsageError", "StoreAway", "Failure"}
-
-
 def test_what_plugins_give_is_stored_as_pythons_numbers(tmp_path: Path) -> None:
     """Of NumPy's, a database takes some as bytes, and JSON none."""
     given: Any = np.float32(0.5)
@@ -181,7 +169,7 @@ def test_what_plugins_give_is_stored_as_pythons_numbers(tmp_path: Path) -> None:
     told = [type(each) for each in vars(score).values() if each is not None]
     assert told == [str, float, float, float, int, float, str, str]
     spread = Score("mine", given, given, given, whole, given, "s", "lower", given, whole, given)
-    assert [type(each) for each in list(vars(spread).values())[-3:]] == [float, int, float]
+    assert [type(each) for each in (spread.floor_sd, spread.floor_n, spread.at_floor)] == [float, int, float]
     record = Record(tmp_path)
     record.score([score], "progress", 10, "reference")
     scalars: dict[str, Any] = {"numpy": given, "torch": torch.tensor(0.25), "python": 1.0}

@@ -300,7 +300,8 @@ def test_stopping_what_does_not_stop_or_is_gone(tmp_path: Path, monkeypatch: pyt
             connection.execute(update(Supervisor).values(process_started="1", wanted=None))
         said = stop_sweep(opened, Settings.load(tmp_path), "mine", finish=True, home=tmp_path)
         assert said.startswith(f"process {pid} on ") and f"which ran {sweep}, was lost; aigc-lab resume {sweep}" in said
-        assert opened.wanted(sweep) is None
+        (row,) = liveness.supervisors(opened)
+        assert row["wanted"] is None
 
 
 @pytest.mark.parametrize(

@@ -368,6 +368,30 @@ def test_rows_over_several_sweeps_are_explained(lab: Lab) -> None:
     assert not any("ranked first" in line for line in explanations(comparison.rows))
 
 
+def test_rows_of_systems_say_which_variants_they_pool_and_what_splits_them(lab: Lab) -> None:
+    sweep = lab.sweep()
+    configs: list[dict[str, Any]] = [
+        {"conditional": "projection", "lr": 0.1},
+        {"conditional": "concat", "lr": 0.2},
+        {"lr": 0.3},
+    ]
+    for trial, config in enumerate(configs):
+        lab.run(sweep, trial, 0, 1.0 + trial, system="ns_gan", config=config)
+    for trial, lr in ((3, 0.1), (4, 0.2)):  # what differs in numbers alone is one variant
+        lab.run(sweep, trial, 0, 9.0, system="vae", config={"loss": "bernoulli", "lr": lr})
+    by_system = compare_trials(lab.registry, sweep, by="system")
+    assert by_system.variants == {"ns_gan": ["conditional"]}
+    assert notes(by_system) == [
+        "a row pools all variants of its system, and these differ: ns_gan by conditional "
+        "(--where 'system = ns_gan' --by conditional); --by trial tells each apart"
+    ]
+    # As it says.
+    split = compare_trials(lab.registry, sweep, by="conditional", where="system = ns_gan")
+    assert [row["by_value"] for row in split.rows] == ["projection", "concat", None]
+    for other in (split, compare_trials(lab.registry, sweep)):
+        assert not any("variants" in note for note in notes(other))
+
+
 def test_a_row_whose_trials_all_violate_a_constraint_says_so(lab: Lab) -> None:
     sweep = lab.sweep(experiment={"objective": {"minimize": "fd", "subject_to": {"collapse": ["NONE"]}}})
     for trial, (system, verdict) in enumerate(

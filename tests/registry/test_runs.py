@@ -1,10 +1,11 @@
 """The rows of runs, and all that is known of one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from registries import Lab, url_in
+from registries import Lab, a_run, url_in
 
 from aigc_lab.registry.comparison import compare_trials
 from aigc_lab.registry.records import StoredScore
@@ -12,6 +13,7 @@ from aigc_lab.registry.runs import list_runs, newest_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_sweeps, list_trials
+from aigc_lab.statistics.score import Score
 
 
 @pytest.fixture
@@ -32,6 +34,16 @@ def test_what_is_shown_of_a_run_is_ready_for_json(lab: Lab) -> None:
     assert shown["config"] == {"lr": 0.0}
     assert shown["environment"] == {"host": "here"}
     assert {"role", "reason", "attempts", "scores_selected", "checkpoints", "artifacts", "scalars"} <= set(shown)
+
+
+def test_the_class_that_a_score_is_of_is_stored(lab: Lab) -> None:
+    run = a_run(lab.registry)
+    attempt = lab.registry.begin(run, {})
+    worst = Score("label_accuracy_worst", 0.5, 0.4, 0.6, 400, 0.9, "clf", "higher", of_class="eight")
+    stored = [StoredScore.of(each, "last", 10, "holdout") for each in (worst, replace(worst, name="b", of_class=None))]
+    lab.registry.finish(run, attempt, RunState.FINISHED, scores=stored)
+    named = {score["name"]: score["of_class"] for score in show_run(lab.registry, run)["scores"]}
+    assert named == {"label_accuracy_worst": "eight", "b": None}
 
 
 def test_rows_of_one_sweep_hold_nothing_of_another(lab: Lab) -> None:

@@ -8,6 +8,7 @@ from registries import url_in
 
 from aigc_lab.host.processes import Process
 from aigc_lab.registry import liveness
+from aigc_lab.registry.run_lifecycle import Outdated
 from aigc_lab.registry.store import Registry
 
 
@@ -56,9 +57,15 @@ def test_who_is_no_longer_the_supervisor_takes_nothing_of_the_one_who_is(
     (began,) = (row["heartbeat_at"] for row in liveness.supervisors(registry))
     registry.release(sweep, first)
     monkeypatch.setattr(Process, "this", lambda: first)
-    registry.watch(sweep)
+    for look in (registry.watch, registry.wanted):
+        with pytest.raises(Outdated, match="silent for too long and was taken for lost"):
+            look(sweep)
+    assert registry.replaced(sweep)
     registry.release(sweep)
     (row,) = liveness.supervisors(registry)
     assert (row["process"], row["heartbeat_at"]) == (second, began)
+    monkeypatch.setattr(Process, "this", lambda: second)
+    assert not registry.replaced(sweep)
     registry.release(sweep, second)
+    assert not registry.replaced(sweep)
     assert not liveness.supervisors(registry)

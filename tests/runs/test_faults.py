@@ -222,7 +222,10 @@ def test_a_disk_that_fills_up_is_waited_for(
     assert told.code == 1
     assert "No space left on device" in told.why or "database or disk is full" in told.why
     if (disk.place.name, room) == ("home", 0):
-        disk.fill(0)  # a log that was closed in the end has left its room
+        disk.empty()  # the database's log, which found no room to be put into its file, is now
+        with Registry.open(f"sqlite:///{disk.place / 'registry.db'}") as registry, registry.read():
+            pass
+        disk.fill(0)
         full = command("status", "--home", "home")
         assert full.code == 2 and "its disk is full" in full.why
     disk.empty()
@@ -584,7 +587,7 @@ def test_a_beat_from_the_future_is_as_old_as_one_from_the_past(tmp_path: Path, a
     with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as opened:
         sweep = opened.sweep("rings", "0123456789", {}, "rkl", "lower")
         opened.trial(sweep, 0, "point_gan", {}, {})
-        with mock.patch.object(statements, "now", return_value=beat):
+        with mock.patch.object(Registry, "moment", return_value=beat):
             opened.supervise(sweep)
             opened.begin(opened.run(sweep, 0, 0, "search"), {})
 

@@ -17,6 +17,7 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Job, RunOutcome, Watcher
 from aigc_lab.sweeps import scheduler
+from aigc_lab.sweeps.execution import Chosen
 from aigc_lab.sweeps.session import Opened
 
 TEXT = """\
@@ -124,10 +125,10 @@ def test_resume_hands_on_what_failed_and_the_environment_decides(
 ) -> None:
     """As when the command itself is typed again."""
     given: list[Any] = []
-    monkeypatch.setattr(sweep, "_stored", lambda row, settings, device: before.experiment)
+    monkeypatch.setattr(sweep, "_stored", lambda row, settings, asked: (before.experiment, Chosen()))
     monkeypatch.setattr(sweep, "_train", lambda *words, **options: given.append((*words, options)))
     sweep.resume_sweep("mine", device="cpu", retry_failed=retry_failed, table=False, home=before.settings.home)
-    ((_, _, seeds, options),) = given
+    ((_, _, seeds, _, options),) = given
     assert (seeds, options["retry_failed"]) == ([1, 2], retry_failed)
 
 

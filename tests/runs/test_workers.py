@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +21,14 @@ from aigc_lab.commands import verify
 from aigc_lab.commands.spool import flush_spools
 from aigc_lab.commands.sweep import sweep_experiment
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.executors import local
 from aigc_lab.executors.base import Place
+from aigc_lab.executors.shared import follower, queued
+from aigc_lab.executors.shared.queued import Queued
 from aigc_lab.host import run_folders
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import attempts as registry_attempts
 from aigc_lab.registry.run_lifecycle import RETRIES
+from aigc_lab.registry.run_queue import Claimed
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
@@ -163,68 +166,71 @@ def test_a_run_whose_process_dies_is_tried_again(
 # ---- workers that die where it is told, without a process
 
 
-class Actor:
-    """In a worker's place: it does with the run what comes next in the script."""
+class Scripted(Queued):
+    """Its workers come and go by themselves."""
 
-    script: list[str]
-    restarts: int
-    lab: Any
-    spool: Path
-
-    def __init__(self, place: Place, log: Path) -> None:
-        self.place = place
-
-    def open(self, opening: object) -> None: ...
-
-    def ready(self, say: object) -> None: ...
-
-    def interrupt(self) -> None: ...
-
-    def end(self) -> None: ...
-
-    def restart(self, *given: object) -> None:
-        type(self).restarts += 1
-
-    def do(self, job: Job, watcher: object) -> RunOutcome:
-        act, registry = self.script.pop(0), self.lab.registry
-        if act == "dies before it begins":
-            raise local._Gone("it died")
-        attempt = registry.begin(job.run, {})
-        key = f"{job.run}.{registry.chain(job.run)}"
-        shown = SpoolTracker(self.spool).start(job.sweep, "", key, {}, {})
-        folder = run_folders.folder(self.lab.settings, job.sweep, job.trial, job.seed) / str(attempt)
-        folder.mkdir(parents=True)
-        for name in ("state-000000010.json", "state-000000010.safetensors", "last.safetensors"):
-            (folder / name).touch()
-        if act == "dies in the run":
-            raise local._Gone("it died")
-        state, reason = RunState(act.split()[0]), "as it is" if act.startswith("DIVERGED") else None
-        registry.finish(job.run, attempt, state, reason=reason)
-        if act.endswith("and dies"):
-            raise local._Gone("it died")
-        shown.end("FINISHED", {})
-        return RunOutcome(state, None, reason)
+    def fate(self, worker: Any) -> str:
+        return "it died"
 
 
 class Played:
-    """A run that is given to one worker."""
+    """A run that is given to workers, which do with it what comes next in the script."""
 
     def __init__(self, home: Path, registry: Registry) -> None:
-        self.registry, self.spool = registry, home / "spool" / "s"
+        self.registry, self.spool, self.settings = registry, home / "spool" / "s", Settings.load(home)
         self.said: list[str] = []
-        sweep = registry.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
-        registry.trial(sweep, 0, "vae", {}, {})
+        self.sweep = registry.sweep("mine", "0123456789abcdef", {}, "fd", "lower")
+        registry.trial(self.sweep, 0, "vae", {}, {})
         unused: Any = None
-        self.job = Job(registry.run(sweep, 0, 0, "search"), sweep, 0, 0, "search", unused, unused)
-        Actor.lab = SimpleNamespace(registry=registry, settings=Settings.load(home))
-        Actor.spool, Actor.restarts = self.spool, 0
+        self.job = Job(registry.run(self.sweep, 0, 0, "search"), self.sweep, 0, 0, "search", unused, unused)
 
     def play(self, *script: str) -> RunOutcome:
-        Actor.script = list(script)
-        experiment: Any = SimpleNamespace(name="mine", path="", document=SimpleNamespace(data={}), digest="")
-        executor = local.Local(experiment, [Place("cpu", 1)], Actor.lab.settings, self.said.append)
-        executor.open(Actor.lab, self.spool)
-        return executor.run(self.job, mock.Mock())
+        self.script, self.workers, ended = list(script), 0, threading.Event()
+        experiment: Any = SimpleNamespace(sweep=self.sweep)
+        resources: Any = SimpleNamespace(registry=self.registry)
+        with mock.patch.object(queued, "opening_of", return_value={}):
+            executor = Scripted(experiment, [Place("cpu", 1)], self.settings, self.said.append)
+            executor.open(resources, self.spool)
+        actors = threading.Thread(target=self._act, args=(ended,))
+        actors.start()
+        try:
+            with executor:
+                return executor.run(self.job, mock.Mock())
+        finally:
+            ended.set()
+            actors.join()
+
+    def _act(self, ended: threading.Event) -> None:
+        while self.script and not ended.is_set():
+            worker = self.registry.join(self.sweep, "cpu")
+            self.workers += 1
+            while (claimed := self.registry.claim(self.sweep, worker)) is None:
+                if ended.wait(0.01):
+                    return
+            if self._do(self.script.pop(0), claimed):
+                self.registry.end_place(claimed.run, claimed.claim)
+            self.registry.leave(worker)
+
+    def _do(self, act: str, claimed: Claimed) -> bool:
+        """Does with the run what is told, and says whether its worker lived to say so."""
+        if act == EARLY:
+            return False
+        job, registry = self.job, self.registry
+        attempt = registry.begin(job.run, {}, claim=claimed.claim)
+        key = f"{job.run}.{registry.chain(job.run)}"
+        shown = SpoolTracker(self.spool).start(job.sweep, "", key, {}, {})
+        folder = run_folders.folder(self.settings, job.sweep, job.trial, job.seed) / str(attempt)
+        folder.mkdir(parents=True)
+        for name in ("state-000000010.json", "state-000000010.safetensors", "last.safetensors"):
+            (folder / name).touch()
+        if act == WITHIN:
+            return False
+        state, reason = RunState(act.split()[0]), "as it is" if act.startswith("DIVERGED") else None
+        registry.finish(job.run, attempt, state, reason=reason)
+        if act.endswith("and dies"):
+            return False
+        shown.end("FINISHED", {})
+        return True
 
     def log(self, chain: int) -> list[dict[str, Any]]:
         return list(records(self.spool / f"{self.job.run}.{chain}"))
@@ -235,8 +241,8 @@ class Played:
 
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
-    monkeypatch.setattr(local, "_Worker", Actor)
-    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}") as registry:
+    monkeypatch.setattr(follower, "_WORKERS", 0.02)
+    with Registry.open(f"sqlite:///{tmp_path / 'registry.db'}", connected=True) as registry:
         yield Played(tmp_path, registry)
 
 
@@ -264,7 +270,7 @@ def test_a_worker_may_die_once_before_it_can_begin(
             played.play(*script)
     else:
         assert played.play(*script).state == RunState.FINISHED
-    assert Actor.script == [] and Actor.restarts == len(script) - 1
+    assert played.script == [] and played.workers >= len(script)
     began = [{WITHIN: "KILLED"}.get(act, act) for act in script if act != EARLY]
     assert played.states() == ["KILLED"] * resumed + began
 
@@ -273,11 +279,11 @@ def test_a_worker_may_die_once_before_it_can_begin(
 def test_what_a_worker_left_undone_when_its_run_had_ended(played: Played, state: str) -> None:
     outcome = played.play(WITHIN, f"{state} and dies")
     assert (outcome.state, outcome.reason) == (state, "as it is" if state == "DIVERGED" else None)
-    assert played.states() == ["KILLED", state] and Actor.restarts == 2
+    assert played.states() == ["KILLED", state]
     *_, last = played.log(1)
     assert last["end"] == "FINISHED"
     assert last["tags"] == {"state": state} | ({"reason": "as it is"} if state == "DIVERGED" else {})
-    left = [path.name for path in (Actor.lab.settings.checkpoints).rglob("*") if path.is_file()]
+    left = [path.name for path in played.settings.checkpoints.rglob("*") if path.is_file()]
     assert left == ["last.safetensors"]
 
 
@@ -289,7 +295,7 @@ def test_a_run_that_was_lost_too_often_begins_a_new_chain_when_told_to(played: P
     assert (shown["state"], shown["reason"]) == (RunState.FAILED, reason)
     *_, last = played.log(1)
     assert (last["end"], last["tags"]) == ("FAILED", {"state": "FAILED", "reason": reason})
-    assert not list(Actor.lab.settings.checkpoints.rglob("state-*"))
+    assert not list(played.settings.checkpoints.rglob("state-*"))
     assert played.play(*[WITHIN] * RETRIES, "FINISHED").state == RunState.FINISHED
     assert played.registry.chain(played.job.run) == RETRIES + 2
     assert played.log(RETRIES + 2)[-1]["end"] == "FINISHED"
