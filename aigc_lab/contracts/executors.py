@@ -7,9 +7,11 @@ says where it is.
 import math
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +139,9 @@ class Session:
 
 
 @contextmanager
-def _opened(kind: type[Executor], folder: Path) -> Iterator[Session]:
+def _opened(kind: type[Executor], folder: Path, options: Mapping[str, Any]) -> Iterator[Session]:
     """The executor, made and opened as a sweep does it, without MLflow."""
+    given = [kind.Config(**options)] if kind.Config.model_fields else []
     settings = Settings.load(folder / "home")
     settings.prepare()
     system = {"name": str(Path(executor_system.__file__)), "hidden": 8, "gain": 1.5, "lr": 0.05, "folder": str(folder)}
@@ -152,17 +155,59 @@ def _opened(kind: type[Executor], folder: Path) -> Iterator[Session]:
         "objective": {"maximize": _SCORE},
     }
     experiment = load_experiment(source, data_dir=settings.data_dir)
-    trust.remember(settings.home, experiment.code)
     plan = experiment.resolve(lambda hole: hole.ends()[0])
+    trust.remember(settings.home, experiment.code)
     with open_registry(settings, create=True, connected=True) as registry:
         sweep = registry.sweep(experiment.name, experiment.digest, experiment.document.data, _SCORE, "higher")
         registry.trial(sweep, 0, plan.system, plan.chosen, plan.values)
         spool = writer.spool_folder(settings, sweep)
-        with kind(experiment, [Place("cpu", 1)], settings, _silent) as executor, signals.last_act(executor.kill):
+        registry.supervise(sweep)
+        with (
+            _released(registry, sweep),
+            kind(experiment, [Place("cpu", 1)], settings, _silent, *given) as executor,
+            signals.last_act(executor.kill),
+        ):
             tracker = SpoolTracker(spool)
             resources = open_resources(experiment, settings, registry, tracker, "cpu", _silent, 1)
             executor.open(resources, spool)
-            yield Session(folder, settings, registry, sweep, experiment, plan, executor)
+            with ExitStack() as stack:
+                if not kind.starts_workers:
+                    stack.enter_context(_joined(registry, settings, sweep))
+                yield Session(folder, settings, registry, sweep, experiment, plan, executor)
+
+
+@contextmanager
+def _released(registry: Registry, sweep: str) -> Iterator[None]:
+    """Context at whose end nobody runs the sweep."""
+    try:
+        yield
+    finally:
+        registry.release(sweep)
+
+
+@contextmanager
+def _joined(registry: Registry, settings: Settings, sweep: str) -> Iterator[None]:
+    """A worker that somebody has started, and starts again when it is gone."""
+    command = [sys.executable, "-P", "-c", "from aigc_lab.cli import main; main()", "worker", sweep]
+    command += ["--home", str(settings.home), "--device", "cpu", "--threads", "1"]
+    ended, workers = threading.Event(), [subprocess.Popen(command, stderr=subprocess.DEVNULL)]
+
+    def keep() -> None:
+        while not ended.wait(0.1):
+            if workers[-1].poll() is not None:
+                workers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        while not any(row["ready"] for row in liveness.workers(registry, sweep)):
+            ended.wait(0.1)
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        workers[-1].terminate()
+        workers[-1].wait(_PATIENCE)
 
 
 def _silent(text: str) -> None: ...
@@ -174,6 +219,8 @@ class Case:
 
     kind: type[Executor]
     root: Path
+    #: the executor's options
+    options: Mapping[str, Any] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
     _shared: Session | None = None
     _count: int = 0
@@ -184,7 +231,7 @@ class Case:
         self._count += 1
         folder = self.root / str(self._count)
         folder.mkdir()
-        with _opened(self.kind, folder) as session:
+        with _opened(self.kind, folder, self.options) as session:
             yield session
 
     @contextmanager
@@ -205,12 +252,12 @@ class Case:
 
 
 @contextmanager
-def case_of(kind: type[Executor]) -> Iterator[Case]:
-    """Context with the case of an executor; the user's own stores are out of its reach."""
+def case_of(kind: type[Executor], options: Mapping[str, Any] | None = None) -> Iterator[Case]:
+    """Context with the case of an executor with these options; the user's own stores are out of its reach."""
     before = {name: os.environ.pop(name) for name in _STORES if name in os.environ}
     try:
         with tempfile.TemporaryDirectory(prefix="aigc-lab-check-") as folder:
-            case = Case(kind, Path(folder))
+            case = Case(kind, Path(folder), options or {})
             try:
                 yield case
             finally:

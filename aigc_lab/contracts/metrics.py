@@ -114,6 +114,8 @@ class Case:
         """Scores of real samples, scores of as many faulty ones (`Metric.tells` says which fault), and their name."""
         if self.metric.tells == "collapse":
             one = self.real(1).take(torch.zeros(self.n, dtype=torch.long))
+            if "labels" in self.metric.needs:  # whatever class it is asked for
+                one = replace(one, labels=self.real().labels)
             return self.of_real, self.scores(one), "one sample over and over"
         if self.metric.tells == "copies":
             copies = self.dataset.load("train").take(slice(self.n, 2 * self.n))

@@ -86,7 +86,7 @@ def _possible(kind: type[System], shape: Shape, options: Mapping[str, Any]) -> b
     """Whether the system accepts these options for the shape; what it refuses with `ValueError` is no variant."""
     try:
         with torch.device("meta"):
-            kind(kind.Config(**options), shape)
+            kind(kind.Config(**options), shape).phases(BATCH)
     except ValueError:
         return False
     except Exception:  # noqa: BLE001 -- the contracts will tell

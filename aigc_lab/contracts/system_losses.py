@@ -11,6 +11,7 @@ from aigc_lab.contracts.base import Broken, Contracts, say
 from aigc_lab.contracts.system_case import Case, copied, differing, drawn, listed
 from aigc_lab.contracts.system_structure import every_parameter_is_trained, its_phases_are_described
 from aigc_lab.host import names
+from aigc_lab.noise import Noise
 from aigc_lab.systems.base import Loss, Phase
 from aigc_lab.training.optimizers import trained
 from aigc_lab.training.recorder import Diverged
@@ -161,7 +162,7 @@ def a_phase_changes_only_what_it_trains(case: Case) -> None:
     """A weight that moves outside its optimiser makes the phases' order matter, and their learning rates a lie."""
     for index in range(len(case.fresh().phases)):
         state = case.fresh()
-        state.phases = [state.phases[index]]
+        state.phases = [state.phases[index]._replace(start=0, stop=None, every=1)]
         phase, parameters = state.phases[0], dict(state.system.named_parameters())
         before, mine = copied(parameters), {id(parameter) for parameter in trained(phase)}
         case.loss(phase, 0)
@@ -199,7 +200,7 @@ def every_phase_alone_lowers_its_own_loss(case: Case) -> None:
     knobs: dict[str, Any] = {"lr": 2e-3} if "lr" in case.kind.Config.model_fields and "lr" not in case.options else {}
     for index in range(len(case.fresh().phases)):
         state = case.fresh(**knobs)
-        state.phases = [state.phases[index]._replace(after=None)]
+        state.phases = [_alone(state.phases[index])]
         name = state.phases[0].name
         # A small batch is a rough judge: a phase that has not got anywhere after 40 steps gets 120 more.
         try:
@@ -211,3 +212,12 @@ def every_phase_alone_lowers_its_own_loss(case: Case) -> None:
         if curve[-1] >= curve[0]:
             shown = " → ".join(f"{value:.4g}" for value in curve)
             raise Broken(f"phase {name} alone, mean loss over {state.step} steps: {shown}; look at its learning rate")
+
+
+def _alone(phase: Phase) -> Phase:
+    """The phase in every step, with the loss of its first: a schedule, such as a temperature's, moves no loss then."""
+
+    def loss(batch: Any, noise: Noise, step: int) -> Loss:
+        return phase.loss(batch, noise, phase.start)
+
+    return phase._replace(loss=loss, after=None, start=0, stop=None, every=1)

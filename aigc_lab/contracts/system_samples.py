@@ -1,14 +1,19 @@
 """The samples of a system: their shape and range, and what they are functions of."""
 
+from dataclasses import replace
+
 import torch
 
 from aigc_lab.contracts.base import Broken, Contracts
-from aigc_lab.contracts.system_case import Case
+from aigc_lab.contracts.system_case import Case, drawn
 from aigc_lab.contracts.system_losses import losses_are_finite
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.samples import Samples
 
 SAMPLES: Contracts[Case] = Contracts()
+
+# Of numbers of about 1 in single precision.
+_ROUNDING = 1e-4
 
 
 @SAMPLES.add(losses_are_finite)
@@ -58,12 +63,48 @@ def more_samples_of_one_key_begin_with_the_same(case: Case) -> None:
         raise Broken("another block, or another key, gives the same samples")
 
 
-@SAMPLES.add(every_latent_gives_its_own_sample, once=True)
+@SAMPLES.add(every_latent_gives_its_own_sample)
 def a_conditional_system_draws_what_it_is_asked_for(case: Case) -> None:
     """Scores by class, and whoever asks for a class, take every sample for one of the label it was drawn with."""
-    if not case.kind.conditional or case.shape.classes is None:
+    if not _reads_labels(case):
         return
     system = case.finished(case.fresh(), 2).average
     first, second = (system.generate(7, "samples", labels=torch.full((7,), label)).values for label in (0, 1))
     if torch.equal(first, second):
         raise Broken("it declares conditional, and labels 0 and 1 give the same samples: read labels in sample")
+
+
+@SAMPLES.add(a_conditional_system_draws_what_it_is_asked_for)
+def a_sample_has_the_class_of_its_own_label(case: Case) -> None:
+    """A grid of classes has the same latent along a row: what else is asked for beside it may not change a sample."""
+    if not _reads_labels(case):
+        return
+    system = case.finished(case.fresh(), 2).average
+    alike, mixed = torch.ones(7, dtype=torch.int64), torch.tensor([1, 0, 0, 1, 0, 0, 0])
+    ones, others = (system.generate(7, "samples", labels=labels).values for labels in (alike, mixed))
+    off = (ones - others)[mixed == 1].abs().max().item()
+    if not off <= _ROUNDING:
+        raise Broken(f"a sample is {off:.3g} off where its neighbours have other labels: read each row's own label")
+
+
+@SAMPLES.add(a_conditional_system_draws_what_it_is_asked_for)
+def labels_matter_in_training(case: Case) -> None:
+    """A sampler that is given labels, and a loss that reads none, learn one class for all."""
+    if not _reads_labels(case):
+        return
+    for phase in case.fresh().phases:
+        batch, draws = case.batches()[0], drawn(phase, 0)
+        assert batch.labels is not None and case.shape.classes is not None
+        other = replace(batch, labels=(batch.labels + 1) % case.shape.classes)
+        first, second = (phase.loss(each, draws, 0).total for each in (batch, other))
+        if not torch.equal(first, second):
+            return
+    raise Broken("it declares conditional, and other labels of a batch change no loss: read batch.labels")
+
+
+def _reads_labels(case: Case) -> bool:
+    """Whether the case's system is conditional, and its data have two classes at least."""
+    if (case.shape.classes or 0) < 2:
+        return False
+    with torch.device("meta"):
+        return case.kind(case.config, case.shape).conditional

@@ -63,8 +63,13 @@ def copy_of(name: str) -> Path:
 
 def keep(named: Mapping[str, Path], copies: Path) -> None:
     """Writes the files (name in the experiment -> path) into the folder, where they are not there already."""
-    for name, path in named.items():
-        target, source = copies / copy_of(name), path.read_bytes()
+    place({name: path.read_bytes() for name, path in named.items()}, copies)
+
+
+def place(sources: Mapping[str, bytes], copies: Path) -> None:
+    """Writes the sources (name in the experiment -> content) into the folder, where they are not there already."""
+    for name, source in sources.items():
+        target = copies / copy_of(name)
         if not target.is_file() or target.read_bytes() != source:
             write_atomically(target, source)
 

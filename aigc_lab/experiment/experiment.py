@@ -64,10 +64,10 @@ class Experiment:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the file, its protocol and its files of code, without the keys that change no result:
+        """sha256 of the file, its protocol and its files of code, without the keys that change no result: `execution`,
         `search.trials`, `training.checkpoint_seconds` and `evaluation.chosen`.
         """
-        data = json.loads(json.dumps(self.document.data))
+        data = json.loads(json.dumps(self.recipe))
         # A file of code is a part of the experiment: with a changed file it is another experiment.
         features = {name for _, config in self.protocol.metrics for _, name in feature_files(config)}
         sources = {name: plugins.read_source(name, self._folder) for name in sorted(plugin_files(data) | features)}
@@ -81,6 +81,11 @@ class Experiment:
         data["training"] = {key: value for key, value in data["training"].items() if key != "checkpoint_seconds"}
         data["evaluation"] = self.protocol.model_dump(mode="json", exclude_defaults=True, exclude={"chosen"})
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The sections that say what is trained and measured: all but `execution`, which says where."""
+        return {key: value for key, value in self.document.data.items() if key != "execution"}
 
     @property
     def sweep(self) -> str:
@@ -113,7 +118,7 @@ class Experiment:
     @property
     def own_names(self) -> list[str]:
         """The files of a user's code, as the experiment and its protocol name them."""
-        named = plugin_files(self.document.data)
+        named = plugin_files(self.recipe)
         for metric, config in self.protocol.metrics:
             named |= {name for name in (metric, *config.values()) if isinstance(name, str) and plugins.is_file(name)}
         return sorted(named)
@@ -166,9 +171,16 @@ class Experiment:
                 if path != ("system",)
             },
             values=filled.values,
-            data=filled.data,
+            data={key: value for key, value in filled.data.items() if key != "execution"},
             pruned=self.pruner.reason,
         )
+
+    def executor(self, base: type[plugins.T], name: str) -> type[plugins.T]:
+        """The executor that `execution.executor` names. Raises `UsageError` at that key."""
+        try:
+            return plugins.find(base, name, self._folder, self._named_code)
+        except UsageError as error:
+            self.document.fail(("execution", "executor"), str(error))
 
     def system_class(self, system: str) -> "type[System]":
         """The class of one of the `systems`."""

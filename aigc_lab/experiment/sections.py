@@ -1,9 +1,10 @@
 """The sections of an experiment file, and what each of their keys may hold."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    PlainValidator,
     PrivateAttr,
     TypeAdapter,
     ValidationInfo,
@@ -13,6 +14,7 @@ from pydantic import (
 )
 
 from aigc_lab.config import BatchSize, Count, Seed, Steps, Strict, Times, Weight
+from aigc_lab.experiment.yaml_file import shown
 from aigc_lab.host.content import unknown_name
 from aigc_lab.pruners import base as pruners
 from aigc_lab.statistics.race import first_block
@@ -20,6 +22,10 @@ from aigc_lab.statistics.rank_test import FEWEST
 
 # The most points of a curve: all of them stay in memory while a run trains.
 _POINTS = 10_000_000
+_MOST_WORKERS = 1024
+
+#: as `trials_per_gpu`: decided by what a run was measured to take
+AUTO: Literal["auto"] = "auto"
 
 
 class Training(Strict):
@@ -43,6 +49,9 @@ class Training(Strict):
         None, ge=1, le=1024, description="CPU threads; part of what a result depends on to the bit"
     )
     stacked: bool = Field(False, description="train the seeds of one `train` command as one program (vmap)")
+    devices: Times = Field(
+        1, description="devices that train one run together, each a part of the batch: processes on a CPU, or GPUs"
+    )
     checkpoint_seconds: Weight = Field(30.0, description="a crash loses so much work at most")
     keep_every: Steps | None = Field(None, description="keep the weights of every so many steps, beside the last")
 
@@ -50,6 +59,21 @@ class Training(Strict):
     def _one_layout(self) -> "Training":
         if self.stacked and self.channels_last:
             raise ValueError("channels_last does nothing for stacked runs, whose weights lie row by row; leave out one")
+        return self
+
+    @model_validator(mode="after")
+    def _parted(self) -> "Training":
+        if self.devices > 1 and self.stacked:
+            raise ValueError(
+                f"devices is {self.devices}, which train one run together, and stacked trains several as one program; "
+                "leave out one"
+            )
+        if self.batch_size % self.devices:
+            nearest = max(self.batch_size // self.devices, 1) * self.devices
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by devices {self.devices}: each takes an equal part; "
+                f"set training.batch_size to {nearest}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -201,6 +225,33 @@ class Confirm(Strict):
         return self
 
 
+def per_gpu(value: object) -> "int | Literal['auto'] | None":
+    """How many workers share each GPU, checked: a number or `auto`. Raises `ValueError` for anything else."""
+    if value is None or value == AUTO or (type(value) is int and 1 <= value <= _MOST_WORKERS):
+        return value
+    raise ValueError(f"it should be a whole number from 1 to {_MOST_WORKERS}, or {AUTO}, not {shown(value)}")
+
+
+class Execution(Strict):
+    """Where and by whom runs are done, which changes nothing of what they are. The command line wins over it."""
+
+    executor: str | None = Field(None, description="a name of 'aigc-lab list executors', or a file")
+    workers: int | None = Field(None, ge=1, le=_MOST_WORKERS, description="train so many runs at once")
+    devices: str | None = Field(None, description="cpu, cuda:0,cuda:1, …, or auto: every GPU, else the CPU")
+    trials_per_gpu: Annotated[int | Literal["auto"] | None, PlainValidator(per_gpu)] = Field(
+        None, description="workers that share each GPU; auto: as many as its memory holds"
+    )
+    options: dict[str, Any] = Field({}, description="of the executor that is named beside them")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Execution":
+        if self.workers is not None and self.trials_per_gpu is not None:
+            raise ValueError("workers and trials_per_gpu say the same in two ways; give one of them")
+        if self.options and self.executor is None:
+            raise ValueError(f"{', '.join(self.options)}: options are of an executor; name it: executor: …")
+        return self
+
+
 class Sections(Strict):
     """The sections of an experiment file; `data` and `system` are validated by the plugins that they name."""
 
@@ -211,6 +262,7 @@ class Sections(Strict):
     objective: Objective
     search: Search = Search()
     confirm: Confirm | None = None
+    execution: Execution = Execution()
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

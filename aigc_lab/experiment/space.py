@@ -22,6 +22,9 @@ _OPTIONS = 1000
 # The points of a grid are laid out before any of them is trained.
 _POINTS = 100_000
 
+# Sections that hold no holes, whatever their keys are called: an executor may have an option `log`.
+_UNSEARCHED = ("execution",)
+
 # Stands for a key that an option lacks.
 _ABSENT = object()
 
@@ -154,6 +157,8 @@ def fill(document: Document, pick: Pick) -> Filled:
 
     def visit(node: Any, path: KeyPath, source: KeyPath, name: KeyPath, given: tuple[tuple[str, Any], ...]) -> Any:
         filled.sources[path] = source
+        if path[:1] == _UNSEARCHED:
+            return node
         if is_hole(node):
             hole = _hole(document, node, path, source, name, given)
             value = pick(hole)

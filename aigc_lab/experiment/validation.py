@@ -11,6 +11,8 @@ from aigc_lab.experiment.space import misspelt_hole
 from aigc_lab.experiment.yaml_file import KeyPath, shown, unknown_key
 
 M = TypeVar("M", bound=BaseModel)
+# Sections whose key `name` is what may be meant by a bare word.
+_NAMED: tuple[KeyPath, ...] = (("data",), ("system",))
 
 
 def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn]) -> M:
@@ -27,7 +29,9 @@ def validated(model: type[M], data: Any, fail: Callable[[KeyPath, str], NoReturn
             case "missing":
                 fail(path, "this key is missing")
             case "dict_type" | "model_type":
-                fail(path, f"it should hold keys and values, not {shown(first['input'])}")
+                bare = path in _NAMED and isinstance(first["input"], str)
+                remedy = f"; write {{name: {first['input']}}}" if bare else ""
+                fail(path, f"it should hold keys and values, not {shown(first['input'])}{remedy}")
             case "value_error":
                 fail(path, first["msg"].removeprefix("Value error, "))
             case _:

@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from aigc_lab.errors import Failure
 from aigc_lab.host import outage
 
 T = TypeVar("T")
@@ -62,7 +63,8 @@ class CachedStorage(BaseStorage):
             lost: list[bool] = []
             trial = self._ask(create)
             created = self._ask(lambda: self._database.get_trial(trial))
-            assert created.number == len(trials), f"trial {len(trials)} was made by another process: it uses this study"
+            if created.number != len(trials):
+                raise Failure(f"trial {len(trials)} was made by another process: it runs this sweep too, and goes on")
             trials.append(created)
             self._places[trial] = study_id, created.number
         return trial

@@ -1,5 +1,6 @@
 """What a sweep will cost, before it is begun."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import environment
 from aigc_lab.sweeps.budget import confirmations, most_runs, total_trials
+from aigc_lab.systems.base import Phase
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.state import TrainingState
@@ -32,19 +34,29 @@ class Estimate:
     seconds: float
     step_ms: dict[str, float]
     workers: int = 1
+    #: seconds that metrics train networks of their own, and a sentence on these; 0 and "" where none does
+    scoring: float = 0.0
+    scored_by: str = ""
 
     def shared(self, workers: int) -> Self:
         """The same work of one worker, done by so many, as far as there are runs for all."""
         workers = min(workers, self.runs)
-        return replace(self, seconds=self.seconds * self.workers / workers, workers=workers)
+        part = self.workers / workers
+        return replace(self, seconds=self.seconds * part, scoring=self.scoring * part, workers=workers)
 
     def __str__(self) -> str:
         steps = ", ".join(f"{system} {ms:.1f} ms/step" for system, ms in self.step_ms.items())
         shared = f" on {self.workers} workers" if self.workers > 1 else ""
         return (
             f"{_count(self.trials, 'trial')}, at most {_count(self.runs, 'run')}, about {duration(self.seconds)} of "
-            f"training{shared} ({steps}); starting and scoring come on top"
+            f"training{shared} ({steps}); starting and scoring come on top{self._learned}"
         )
+
+    @property
+    def _learned(self) -> str:
+        if not self.scored_by:
+            return ""
+        return f": about {duration(self.scoring)} to train {self.scored_by}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -52,8 +64,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
-    """Times a few steps of every system at its paper's defaults, after a few that warm up, as one worker will have
-    them: on its device, with its share of the cores. That workers also share memory and caches is not in it.
+    """Times a few steps of every system at its paper's defaults, of each stretch of the training in which other phases
+    run, after a few that warm up, as one worker will have them: on its device, with its share of the cores. That
+    workers also share memory and caches is not in it.
     """
     trials, place = total_trials(experiment), places[0]
     file = experiment.file
@@ -67,7 +80,29 @@ def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
     # The confirmed ones may all be of the slowest system.
     seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000
     seconds *= file.training.steps / len(places)
-    return Estimate(trials, most_runs(experiment), seconds, step_ms, len(places))
+    learned, names = _learning(experiment)
+    scored = (searched + confirmed) * learned / len(places)
+    return Estimate(trials, most_runs(experiment), seconds, step_ms, len(places), scored, names)
+
+
+def _learning(experiment: Experiment, warm: int = 3, timed: int = 10) -> tuple[float, str]:
+    """Seconds that the metrics train networks of their own in one run, which were timed for a few steps of each, and
+    which these are. Every evaluation and the holdout are scored; what floors and earlier weights cost is not in it.
+    """
+    training, seconds, names = experiment.file.training, 0.0, []
+    scorings = -(-training.steps // training.evaluate_every) + 1
+    for metric in experiment.metrics:
+        learning = metric.learning(experiment.dataset)
+        if learning is None:
+            continue
+        learning.train(warm)
+        started = time.perf_counter()
+        learning.train(timed)
+        each = (time.perf_counter() - started) / timed
+        seconds += each * learning.networks * learning.steps * scorings
+        name = plugins.name_of(type(metric))
+        names.append(f"{learning.networks} networks of {learning.steps} steps at each scoring ({name})")
+    return seconds, " and ".join(names)
 
 
 def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: int = 10) -> float:
@@ -83,15 +118,32 @@ def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: i
         channels_last=training.channels_last,
     )
     batches = Batches(plan.dataset.load("train").to(place.device), training.batch_size, seed=0)
+    ends = [*stretches(state.phases, training.steps), training.steps]
+    total = 0.0
+    for begin, end in itertools.pairwise(ends):
+        state.step = begin
+        total += (end - begin) * _timed(state, batches, plan, warm, timed)
+    return total / training.steps
+
+
+def stretches(phases: Sequence[Phase], steps: int) -> list[int]:
+    """The first steps, in order, of the stretches of a training in which the same phases run."""
+    changes = {step for phase in phases for step in (phase.start, phase.stop) if step is not None}
+    return sorted({0} | {step for step in changes if step < steps})
+
+
+def _timed(state: TrainingState, batches: Batches, plan: Configuration, warm: int, timed: int) -> float:
+    """Seconds of a step, from the state's on."""
+    training, first = plan.training, state.step
     options = {"seed": 0, "decay": training.ema, "precision": training.precision}
     each = 0.0
     for steps in (1, warm, warm + timed):
         begun, started = state.step, time.perf_counter()
         # What diverges here takes as long, and is told when it is a run.
         with suppress(Diverged):
-            for _ in train_one(state, batches, steps=steps, every=steps, **options):  # type: ignore[arg-type]
+            for _ in train_one(state, batches, steps=first + steps, every=first + steps, **options):  # type: ignore[arg-type]
                 pass
-        each = (time.perf_counter() - started) / max(steps - begun, 1)
+        each = (time.perf_counter() - started) / max(state.step - begun, 1)
         if each * timed > _PATIENCE:
             break  # a step that long is no longer for having been the first
     return each

@@ -1,7 +1,7 @@
 """The memory that a sweep needs, estimated beforehand: too much is refused with the key, and what would fit."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -19,8 +19,10 @@ from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.yaml_file import KeyPath
 from aigc_lab.host.capacity import format_bytes, free_memory
 from aigc_lab.modalities.base import modality_of
+from aigc_lab.nets.rollouts import RolloutMemory
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Shape
+from aigc_lab.sweeps.rollouts import describe_rollouts, refuse_rollouts, rollout_memory
 from aigc_lab.systems.base import Phase, System
 
 # Of a weight: itself, its gradient, Adam's two moments and the moving average.
@@ -29,8 +31,8 @@ _COPIES = 5
 _USUAL = 256
 # A process with torch imported and the data of a small experiment, beside what its run takes: 0.9 GB were seen.
 _PROCESS = 10**9
-# What plugins of others may raise when they are built, or run without data.
-_REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
+#: what plugins of others may raise when they are built, or run without data
+REFUSALS = (ValueError, TypeError, ArithmeticError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -60,26 +62,42 @@ def check_memory(experiment: Experiment, places: Sequence[Place], together: int 
             )
     for device in dict.fromkeys(place.device for place in places):
         free = free_memory(device) // (together * sum(place.device == device for place in places))
-        for filled, plan in _plans(experiment):
+        for filled, plan in largest_plans(experiment):
             try:
-                estimate = cost(plan, free)
-            except _REFUSALS:
+                estimate, rollouts = cost(plan, free, device), rollout_memory(plan, device)
+            except REFUSALS:
                 continue  # a class of somebody else that needs real samples is not judged by samples of no content
-            if estimate.of(plan.training.batch_size) > free:
-                _refuse(experiment, filled, plan, estimate, free)
+            if (need := estimate.of(plan.training.batch_size)) <= free:
+                continue
+            if rollouts is not None and (left := free - need + rollouts.of(rollouts.at_once)) > 0:
+                refuse_rollouts(experiment, filled, plan, rollouts, left)
+            _refuse(experiment, filled, plan, estimate, free)
+
+
+def described_rollouts(experiment: Experiment, places: Sequence[Place]) -> list[str]:
+    """What the rollouts of each system hold at most, a line each; none for systems that make none."""
+    most: dict[str, RolloutMemory] = {}
+    for _, plan in largest_plans(experiment):
+        with suppress(*REFUSALS):
+            memory = rollout_memory(plan, places[0].device)
+            if memory is not None:
+                others = most.get(plan.title, memory)
+                most[plan.title] = max(memory, others, key=lambda each: each.of(each.at_once))
+    alone = len(experiment.systems) == 1
+    return [f"{'' if alone else f'{title}: '}{describe_rollouts(memory)}" for title, memory in most.items()]
 
 
 def most_at_once(experiment: Experiment) -> int:
     """How many runs the host's memory holds at once, about, each in a process of its own; 1 at least."""
     free = free_memory()
     runs = [0]
-    for _, plan in _plans(experiment):
-        with suppress(*_REFUSALS):
+    for _, plan in largest_plans(experiment):
+        with suppress(*REFUSALS):
             runs.append(cost(plan, free).of(plan.training.batch_size))
     return max(1, free // (_PROCESS + max(runs)))
 
 
-def cost(plan: Configuration, free: int) -> Cost:
+def cost(plan: Configuration, free: int, device: str = "cpu") -> Cost:
     """The approximate memory of a run: weights with gradients and optimiser state, and of each sample its noise, its
     values, and the activations that autograd keeps. The activations are measured on a few samples, only for large
     batches of networks that fit into `free` bytes.
@@ -89,12 +107,17 @@ def cost(plan: Configuration, free: int) -> Cost:
         system = plan.system_class(plan.system_config, shape)
         phases = system.phases(count)
     fixed = _COPIES * sum(_bytes(tensor) for tensor in (*system.parameters(), *system.buffers()))
+    rollouts = system.rollout_memory(count, device)
     noise = max(sum(4 * math.prod(draw.size) for draw in phase.noise.values()) for phase in phases)
-    least = 4 * math.prod(shape.size) + noise / count
+    # The noise of rollouts is in what they hold.
+    held = 0 if rollouts is None else rollouts.of(rollouts.at_once) - rollouts.noise
+    least = 4 * math.prod(shape.size) + (noise + held) / count
     few = min(count, _few(plan))
     if count <= _USUAL or fixed + least * few > free:
         return Cost(fixed, least)
-    return Cost(fixed, max(least, _held(plan, few)))
+    # Autograd keeps nothing of rollouts, and thousands of them would take minutes.
+    one = {} if rollouts is None else {"rollouts": 1, "rollouts_at_once": None}
+    return Cost(fixed, max(least, _held(plan, few, one)))
 
 
 def _few(plan: Configuration) -> int:
@@ -102,10 +125,13 @@ def _few(plan: Configuration) -> int:
     return 4 * int(getattr(plan.system_config, "packing", 1))
 
 
-def _held(plan: Configuration, count: int) -> float:
-    """Bytes of each sample of a batch of so many: noise, and what autograd keeps for a phase's loss."""
+def _held(plan: Configuration, count: int, changes: Mapping[str, Any]) -> float:
+    """Bytes of each sample of a batch of so many, of the system with these changes: noise, and what autograd keeps for
+    a phase's loss.
+    """
+    config = plan.system_config.model_copy(update=changes)
     with torch.random.fork_rng(devices=[]):
-        system = plan.system_class(plan.system_config, plan.dataset.shape)
+        system = plan.system_class(config, plan.dataset.shape)
         batch = _batch(plan.dataset.shape, count)
         most = max(_kept(system, phase, batch) for phase in system.phases(count))
     return most / count
@@ -123,7 +149,7 @@ def _kept(system: System, phase: Phase, batch: Samples) -> int:
         return tensor
 
     # A penalty on a gradient runs under torch.func, which forbids these hooks: what it keeps is not counted.
-    with suppress(*_REFUSALS), saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+    with suppress(*REFUSALS), saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
         phase.loss(batch, noise, 1)
     return sum(map(_bytes, noise.values())) + sum(storage.nbytes() for storage in storages.values())
 
@@ -148,7 +174,7 @@ def _filled(experiment: Experiment, values: dict[str, Any]) -> tuple[space.Fille
     return space.fill(experiment.document, pick), experiment.resolve(pick)
 
 
-def _plans(experiment: Experiment) -> Iterator[tuple[space.Filled, Configuration]]:
+def largest_plans(experiment: Experiment) -> Iterator[tuple[space.Filled, Configuration]]:
     """The configurations that take most: every option of every choice, with all whole numbers at their upper ends, or
     each of them alone where they cannot be so together. Real numbers do not change what is taken.
     """
@@ -210,7 +236,7 @@ def _fixed(plan: Configuration, path: KeyPath, value: int) -> float:
     try:
         with torch.device("meta"):
             system = plan.system_class(config, plan.dataset.shape)
-    except _REFUSALS:
+    except REFUSALS:
         return math.inf
     return _COPIES * sum(_bytes(tensor) for tensor in (*system.parameters(), *system.buffers()))
 

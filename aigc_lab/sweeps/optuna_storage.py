@@ -18,8 +18,10 @@ from aigc_lab.host import outage
 from aigc_lab.host.files import beside, locked
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import discreet, masked
-from aigc_lab.registry.engine import away, server_options, soon
+from aigc_lab.registry.engine import away, pool_options, server_options, soon
 
+# Connections of a process to a server: threads that ask Optuna do so one after the other (`CachedStorage`).
+_CONNECTIONS = 2
 # Addresses at which this process has found a storage: what goes away there is waited for.
 _seen: set[str] = set()
 
@@ -59,8 +61,7 @@ def open_storage(url: str, *, connected: bool = False) -> optuna.storages.RDBSto
     Nothing closes what Optuna has opened but the garbage collector, at any moment. A file is therefore opened for each
     use anew, unless whoever wants to stay `connected`, which halves the time that a trial costs, closes it.
     """
-    # A server may restart during a sweep of days: a pooled connection is tried before it is used.
-    how: dict[str, Any] = {"pool_pre_ping": True, "connect_args": server_options(make_url(url))}
+    how: dict[str, Any] = {"connect_args": server_options(make_url(url)), **pool_options(_CONNECTIONS)}
     if url.startswith("sqlite"):
         how = {"connect_args": {"timeout": 120}}
         if not connected and make_url(url).database not in (None, "", ":memory:"):

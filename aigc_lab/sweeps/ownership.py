@@ -4,6 +4,9 @@ A sweep belongs to the home with its files. Several homes may share a registry a
 an id in a file, which is moved and copied with it, and the registry has the path of each id: the original of a copied
 home is still at that path, that of a moved one is not.
 
+With a store of files (`AIGC_LAB_STORE_URL`) the files lie there, and so does the id: all homes that share a store are
+one home. Its path is the address of the store.
+
 A home that is not at its path may have been moved, not be mounted, or be gone, which nobody can see. A sweep goes over
 to another home only where its files lie, or by name. A copy at the same path on another machine cannot be told from a
 folder that both machines mount, and counts as the same home.
@@ -18,6 +21,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from aigc_lab.errors import UsageError
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import write_atomically
 from aigc_lab.host.settings import Settings, masked
 from aigc_lab.registry import homes
@@ -27,6 +31,8 @@ from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import relocation
 
 _IDENTITY = "home-id"
+# The host of a home whose files lie in a store.
+_EVERY_MACHINE = "every machine"
 _RUN_THERE = (
     ", and this one may only read it; run this there, or export it there and import it into a home with a registry of "
     "its own"
@@ -96,6 +102,14 @@ def _foreign(registry: Registry, settings: Settings, sweep: str, owner: str, rem
     home = homes.home(registry, owner)
     if home is None:
         return UsageError(f"sweep {sweep} belongs to another home ({owner}); run this there")
+    if _is_store(home):
+        return UsageError(f"sweep {sweep} belongs to the homes that share {home.path}; set AIGC_LAB_STORE_URL to that")
+    shared = shared_files.of(settings)
+    if shared is not None and home.path == str(settings.home.resolve()) and _keeps(settings.home, sweep):
+        return UsageError(
+            f"sweep {sweep} lies in {home.path}, and not in {shared.shown}; publish it there: "
+            f"aigc-lab doctor --adopt {sweep}"
+        )
     there = lives_on(home)
     where = home.path if home.host == socket.gethostname() else f"{home.path} on {home.host}"
     if there is False and _keeps(settings.home, sweep):
@@ -117,6 +131,9 @@ def _foreign(registry: Registry, settings: Settings, sweep: str, owner: str, rem
 def identity(registry: Registry, settings: Settings) -> str:
     """The id of this home, made if it has none. Raises `UsageError` if the home cannot be written."""
     home_id = _known(registry, settings) or secrets.token_hex(16)
+    shared = shared_files.of(settings)
+    if shared is not None:
+        return shared.identity() or shared.identify(home_id)
     if _read(settings.home) != home_id:
         write_identity(settings, home_id)
     return home_id
@@ -131,9 +148,15 @@ def write_identity(settings: Settings, identity: str) -> None:
 def _known(registry: Registry, settings: Settings) -> str | None:
     """The id of this home; if its file is lost, the id that the registry has for its path."""
     here = _here(settings, "")
-    return _read(settings.home) or next(
+    return _stored(settings) or next(
         (each.id for each in homes.homes(registry) if (each.path, each.host) == (here.path, here.host)), None
     )
+
+
+def _stored(settings: Settings) -> str | None:
+    """The id in the file of this home, or in the store that it shares."""
+    shared = shared_files.of(settings)
+    return _read(settings.home) if shared is None else shared.identity()
 
 
 def _read(home: Path) -> str | None:
@@ -143,20 +166,29 @@ def _read(home: Path) -> str | None:
 
 
 def _here(settings: Settings, identity: str) -> StoredHome:
+    shared = shared_files.of(settings)
+    if shared is not None:
+        return StoredHome(identity, shared.shown, _EVERY_MACHINE)
     return StoredHome(identity, str(settings.home.resolve()), socket.gethostname())
+
+
+def _is_store(home: StoredHome) -> bool:
+    return home.host == _EVERY_MACHINE
 
 
 def original_of(registry: Registry, settings: Settings) -> StoredHome | None:
     """The home that this one may be a copy of: recorded with its id at another path, and not gone from there."""
-    mine = _read(settings.home)
+    mine = _stored(settings)
     recorded = None if mine is None else homes.home(registry, mine)
-    if recorded is None or recorded.path == str(settings.home.resolve()) or lives_on(recorded) is False:
+    if recorded is None or recorded.path == _here(settings, "").path or lives_on(recorded) is False:
         return None
     return recorded
 
 
 def lives_on(home: StoredHome) -> bool | None:
     """Whether a home still lies at its recorded path; None if that cannot be seen from this machine."""
+    if _is_store(home):
+        return None
     if _read(Path(home.path)) == home.id:
         return True
     return False if home.host == socket.gethostname() else None
@@ -196,7 +228,9 @@ def _keeps(home: Path, sweep: str) -> bool:
 
 def _has_files(settings: Settings, sweep: str) -> bool:
     places = (settings.checkpoints, settings.artifacts, settings.home / "spool")
-    return any(os.path.isdir(place / sweep) for place in places)
+    shared = shared_files.of(settings)
+    published = shared is not None and any(shared.paths(place / sweep) for place in places[:2])
+    return published or any(os.path.isdir(place / sweep) for place in places)
 
 
 # ---- what `doctor --repair` does
@@ -224,9 +258,9 @@ def repair(registry: Registry, settings: Settings) -> list[str]:
 
 def _moved_from(registry: Registry, settings: Settings) -> StoredHome | None:
     """The path at which the registry has this home, if it is another."""
-    mine = _read(settings.home)
+    mine = _stored(settings)
     recorded = None if mine is None else homes.home(registry, mine)
-    return recorded if recorded is not None and recorded.path != str(settings.home.resolve()) else None
+    return recorded if recorded is not None and recorded.path != _here(settings, "").path else None
 
 
 def _take_over(registry: Registry, settings: Settings) -> list[str]:
@@ -250,8 +284,14 @@ def _take_over(registry: Registry, settings: Settings) -> list[str]:
 
 
 def adopt(registry: Registry, settings: Settings, sweeps: list[str]) -> None:
-    """Makes sweeps this home's, whichever home they belonged to."""
+    """Makes sweeps this home's, whichever home they belonged to. What lies here of them is published, if this home has
+    a store.
+    """
     mine = identity(registry, settings)
+    shared = shared_files.of(settings)
+    if shared is not None:
+        places = [place / sweep for sweep in sweeps for place in (settings.checkpoints, settings.artifacts)]
+        shared.publish(*(file for place in (*places, settings.models) for file in shared_files.files_below(place)))
     homes.settle(registry, _here(settings, mine))
     homes.adopt(registry, mine, sweeps=sweeps)
 

@@ -5,25 +5,32 @@ import torch
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.experiment import Experiment
-from aigc_lab.host import environment
+from aigc_lab.host import environment, torchrun
 from aigc_lab.sweeps.budget import most_runs
 from aigc_lab.sweeps.needs import most_at_once
+from aigc_lab.training.process_group import check_devices
 
 # Seconds of training below which a sweep has one worker: others would hardly have imported torch when it is done.
 _SHORT = 30.0
 
 
 def assign_places(
-    device: str, workers: int | None, trials_per_gpu: int | None, at_most: int | None = None
+    device: str,
+    workers: int | None,
+    trials_per_gpu: int | None,
+    at_most: int | None = None,
+    *,
+    per_gpu_key: str = "--trials-per-gpu",
 ) -> list[Place]:
     """One place for each worker, `at_most` so many: `trials_per_gpu` on each GPU, or equal shares of the CPU's cores.
 
-    Raises `UsageError` for options that contradict each other or the devices of this machine.
+    `per_gpu_key` is how messages call `trials_per_gpu`. Raises `UsageError` for options that contradict each other or
+    the devices of this machine.
     """
     devices = device_names(device)
     on_gpus = devices[0].startswith("cuda")
     if trials_per_gpu is not None and not on_gpus:
-        raise UsageError("--trials-per-gpu needs CUDA devices, and there is none here; use --workers N on a CPU")
+        raise UsageError(f"{per_gpu_key} needs CUDA devices, and there is none here; use --workers N on a CPU")
     if trials_per_gpu is not None and workers is not None:
         raise UsageError("--workers and --trials-per-gpu say the same in two ways; give one of them")
     count = workers or (len(devices) * (trials_per_gpu or 1) if on_gpus else 1)
@@ -32,13 +39,32 @@ def assign_places(
     return [Place(devices[index % len(devices)], threads) for index in range(count)]
 
 
+def places_of_parts(experiment: Experiment, places: list[Place], *, chosen: bool) -> list[Place]:
+    """The places of runs that take `training.devices` each: one where these are GPUs, or torchrun's processes.
+
+    Raises `UsageError` for devices that are not there, and for several such places that the user has `chosen`.
+    """
+    count = experiment.file.training.devices
+    check_devices(count, places[0].device)
+    if count == 1 or len(places) == 1 or (places[0].device == "cpu" and torchrun.size() is None):
+        return places
+    if chosen:
+        raise UsageError(
+            f"training.devices is {count}, so one run takes {count} devices, and {len(places)} workers would share "
+            "them: use --workers 1"
+        )
+    return places[:1]
+
+
 def choose_places(experiment: Experiment, seconds: float) -> tuple[list[Place], str]:
     """Places on the CPU for a sweep of `seconds` of training whose user named no number of workers, and why so many.
 
     Every run gets the threads that it would have alone, so that its result does not depend on the number: there is one
     worker for each `training.threads` of the cores, fewer where there are fewer runs or too little memory.
     """
-    cores, threads = environment.cores(), experiment.file.training.threads or environment.threads()
+    cores, training = environment.cores(), experiment.file.training
+    # Each of the processes that train a run takes its threads.
+    threads = (training.threads or max(environment.threads() // training.devices, 1)) * training.devices
     threads = min(threads, cores)
     most = {
         f"one for each {f'{threads} cores' if threads > 1 else 'core'} of {cores}": cores // threads,

@@ -93,15 +93,24 @@ class _Sweep:
 
     def __init__(self, registry: Registry, settings: Settings, sweep: str, dry_run: bool) -> None:
         self._registry, self._settings, self._sweep, self._dry_run = registry, settings, sweep, dry_run
+        self._workers: list[liveness.Json] = []
         self._spool = SpoolTracker(writer.spool_folder(settings, sweep))
 
     def reconcile(self, running: list[liveness.Json]) -> list[Finding]:
-        return [*self._lost(running), *self._unended(), *self._unsupervised()]
+        self._workers = liveness.workers(self._registry, self._sweep)
+        found = [*self._lost(running), *self._unended(), *self._unsupervised()]
+        for worker in self._workers if not self._dry_run else ():
+            if not (worker["alive"] and worker["joined"]):
+                self._registry.drop_worker(worker["worker"])
+        return found
 
     def _lost(self, running: list[liveness.Json]) -> Iterator[Finding]:
         """Attempts whose process is gone. Nobody runs the sweep: a worker that is alive here has no supervisor."""
+        joined = [row["process"] for row in self._workers if row["alive"] and row["joined"]]
         for attempt in running:
             process, run = attempt["process"], attempt["run"]
+            if process in joined:  # it goes on by itself, and whoever runs the sweep next follows it
+                continue
             if attempt["alive"] and (process is None or process.here is None):
                 where = "another machine" if process is None else process.host
                 yield self._found(run, f"attempt {attempt['number']} may be alive on {where}; it is left alone")

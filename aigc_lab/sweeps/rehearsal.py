@@ -20,7 +20,9 @@ from aigc_lab.training.loop import train_one
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.state import TrainingState
 
-_STEPS, _SAMPLES = 2, 4
+_STEPS = 2
+#: so many samples are drawn after them
+SAMPLES = 4
 
 
 def rehearse(experiment: Experiment, device: str, say: Callable[[str], None]) -> None:
@@ -34,9 +36,7 @@ def rehearse(experiment: Experiment, device: str, say: Callable[[str], None]) ->
     for path, source in zip(own, sources, strict=True):
         if experiment.allowed is not None:  # what nobody has trusted is not tried either
             experiment.allowed(path, source)
-    passed = confined.content_key(
-        sources, experiment.document.data, experiment.protocol.model_dump(mode="json"), device
-    )
+    passed = confined.content_key(sources, experiment.recipe, experiment.protocol.model_dump(mode="json"), device)
     if confined.has_passed(passed):
         return
     say(f"{', '.join(path.name for path in own)}: tried in a process of its own first, once for each content …")
@@ -80,11 +80,11 @@ def perform(
     for system in experiment.systems:
         for plan in _plans(experiment, system):
             send(phase=f"{plan.system} trained its first steps", limit="work")
-            state = _trained(plan, device)
+            state = train_first_steps(plan, device)
             send(phase=f"{plan.system} said what it is", limit="work")
             _refuse_names(plan, state.system.summary())
             send(phase=f"{plan.system} was sampled", limit="work")
-            state.average.generate(_SAMPLES, "rehearsal")
+            state.average.generate(SAMPLES, "rehearsal")
 
 
 def _plans(experiment: Experiment, system: str) -> Iterator[Configuration]:
@@ -102,7 +102,8 @@ def _plans(experiment: Experiment, system: str) -> Iterator[Configuration]:
             yield plan
 
 
-def _trained(plan: Configuration, device: str) -> TrainingState:
+def train_first_steps(plan: Configuration, device: str) -> TrainingState:
+    """A configuration after its first steps. Raises `UsageError` for curves that no store would take."""
     training = plan.training
     state = TrainingState.fresh(
         plan.system_class,

@@ -82,7 +82,8 @@ class _Sweep:
         self._registry = opened.resources.registry
         self._executor = opened.executor
         self._display = display
-        self._pool = ThreadPool(opened.executor.slots, opened.executor.stop)
+        self._pool = ThreadPool(opened.executor.slots, opened.executor.stop, grows=opened.executor.grows)
+        opened.executor.changed_slots = self._pool.resize
         self.total = 0
         self._steering = Steering.of(experiment.document.data)
         self._worst = max if experiment.file.objective.better == "lower" else min

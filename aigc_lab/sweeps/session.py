@@ -11,13 +11,14 @@ from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.experiment import code_files
 from aigc_lab.experiment.experiment import Experiment
-from aigc_lab.host import outage, signals, trust
+from aigc_lab.host import outage, shared_files, signals, trust
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.runs.resources import Resources, open_resources
 from aigc_lab.sweeps import optuna_storage, ownership, supervision, unfinished_deletion
+from aigc_lab.sweeps.execution import Chosen
 from aigc_lab.sweeps.reconcile import reconcile
 from aigc_lab.tracking import address, writer
 from aigc_lab.tracking.spool import SpoolTracker
@@ -45,6 +46,7 @@ def stores(settings: Settings, sweep: str, registry: Registry | None = None) -> 
     on without MLflow, and its runs spool; a sentence about that is returned too. Raises `UsageError` for a home or a
     store that cannot be used.
     """
+    shared_files.check(settings)
     settings.prepare()
     note = None
     with ExitStack() as stack:
@@ -80,6 +82,7 @@ def _keep_code(experiment: Experiment, settings: Settings, say: Callable[[str], 
     copies = code_files.folder(settings, experiment.sweep)
     try:
         code_files.keep(named, copies)
+        shared_files.publish(*shared_files.files_below(copies))
     except OSError as error:
         say(f"{copies}: cannot be written ({error.strerror}); an export of this sweep will lack the code that it names")
 
@@ -108,22 +111,12 @@ def _claim(
     _keep_code(experiment, settings, say)
 
 
-def find_executor(name: str | None, places: int = 1) -> type[Executor]:
-    """Who does the runs: by the name of an executor that ships or of an installed package (entry point group
-    `aigc_lab.executors`), or by the path of a user's file; by default `inline` for one place, else `local`.
-
-    Raises `UsageError` for an unknown one, with the nearest names, and for a file that is missing or defines none.
-    """
-    chosen = name or ("local" if places > 1 else "inline")
-    return plugins.find(Executor, chosen)  # type: ignore[type-abstract]
-
-
 def _check_slots(executor: Executor, places: int, say: Callable[[str], None]) -> None:
     """Says so where an executor does fewer runs at once than were asked for. Raises `UsageError` for no number."""
     name, slots = plugins.name_of(type(executor)), executor.slots
     if type(slots) is not int or slots < 1:
         raise UsageError(f"executor {name}: its slots are {slots!r:.40}; give how many runs it does at once, 1 or more")
-    if slots < places:
+    if slots < places and not executor.grows:
         say(f"executor {name} does {slots} run{'s' * (slots > 1)} at once, and not {places}")
 
 
@@ -136,14 +129,14 @@ def opened(
     say: Callable[[str], None],
     command: Literal["sweep", "train"] = "sweep",
     *,
-    executor: str | None = None,
+    chosen: Chosen | None = None,
 ) -> Iterator[Opened]:
     """Opens the sweep of a checked experiment: locked against others and reconciled, its writer and workers started,
     its judge prepared. At the end everything is delivered to MLflow, or a message says what was not.
 
-    `executor` is as `find_executor` takes it, and no part of what the sweep is: another may go on with it.
+    `chosen` says who does the runs, and is no part of what the sweep is: another may go on with it.
     """
-    kind = find_executor(executor, len(places))
+    chosen = chosen or Chosen()
     sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
@@ -153,11 +146,12 @@ def opened(
         for finding in reconcile(registry, settings, mine=sweep):
             say(str(finding))
         finishing = stack.enter_context(supervision.supervised(registry, sweep))
+        registry.withdraw(sweep)  # what a process that died has offered: it is offered again when its turn comes
         tracker = SpoolTracker(spool)
         shipping = writer.Writer(settings, sweep)
         shipping.start()
         try:
-            with kind(experiment, places, settings, say) as work, signals.last_act(work.kill):
+            with chosen.executor(experiment, places, settings, say) as work, signals.last_act(work.kill):
                 resources = open_resources(experiment, settings, registry, tracker, first.device, say, first.threads)
                 work.open(resources, spool)
                 _check_slots(work, len(places), say)

@@ -1,7 +1,8 @@
 """Who runs a sweep: one process at a time, which others can see and ask to stop."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from aigc_lab.host.files import locked
 from aigc_lab.host.processes import Process
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
-from aigc_lab.registry.run_lifecycle import BEAT
+from aigc_lab.registry.run_lifecycle import BEAT, Outdated
 from aigc_lab.registry.store import Registry
 
 # Seconds between two looks at what somebody wants of this process.
@@ -51,34 +52,66 @@ def refuse_supervised(registry: Registry, sweep: str) -> liveness.Json | None:
     return row
 
 
+def wait_for_turn(registry: Registry, sweep: str, say: Callable[[str], None]) -> bool:
+    """Waits until the process that runs the sweep is lost. False when it ends in order: the sweep has ended, or
+    somebody has stopped it, and there is nothing to take over.
+    """
+    row = liveness.supervisor(registry, sweep)
+    if row is not None and row["alive"]:
+        say(f"sweep {sweep} is run by process {row['pid']} on {row['host']}; this one takes over if that is lost")
+    while row is not None and row["alive"]:
+        signals.raise_if_interrupted()
+        time.sleep(_LOOK)
+        row = liveness.supervisor(registry, sweep)
+    if row is None:
+        say(f"nobody runs {sweep} any more: it has ended, or was stopped")
+        return False
+    say(f"process {row['pid']} on {row['host']}, which ran {sweep}, was lost; this one takes over")
+    return True
+
+
 @contextmanager
 def supervised(registry: Registry, sweep: str) -> Iterator[threading.Event]:
     """Records that this process runs the sweep. The event is set when somebody asks that no further run be begun; one
     who asks to stop now interrupts this process as SIGTERM does.
 
-    Raises `UsageError` when another process runs it.
+    Raises `UsageError` when another process runs it, and `Outdated` when this process was taken for lost meanwhile: it
+    is interrupted, and leaves the sweep to whoever runs it now.
     """
     before = refuse_supervised(registry, sweep)
     if not registry.supervise(sweep, instead_of=None if before is None else before["process"]):
         raise UsageError(f"sweep {sweep} was begun by another process at this moment; wait for it, or stop it")
-    finishing, ended = threading.Event(), threading.Event()
+    finishing, ended, lost = threading.Event(), threading.Event(), list[Outdated]()
 
     def watch() -> None:
         beat, asked = 0.0, False
         while not ended.wait(_LOOK):
             beat += _LOOK
-            with suppress(Failure), outage.tries_once():  # a registry that fails for a while is asked again
-                signal = registry.watch(sweep) if beat >= BEAT else registry.wanted(sweep)
-                beat = 0.0 if beat >= BEAT else beat
-                if signal is not None:
+            try:
+                with outage.tries_once():
+                    signal = registry.watch(sweep) if beat >= BEAT else registry.wanted(sweep)
+            except Outdated as error:
+                if not ended.is_set():
+                    lost.append(error)
                     finishing.set()
-                if signal == "checkpoint" and not asked:
-                    asked = True
                     signals.request_stop()
+                return
+            except Failure:
+                continue  # a registry that fails for a while is asked again
+            beat = 0.0 if beat >= BEAT else beat
+            if signal is not None:
+                finishing.set()
+            if signal == "checkpoint" and not asked:
+                asked = True
+                signals.request_stop()
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
     try:
         yield finishing
+    except BaseException:
+        if lost:
+            raise lost[0] from None
+        raise
     finally:
         ended.set()
         with suppress(Failure):

@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from aigc_lab.systems.base import System
+from aigc_lab.systems.base import Fitted, System
 
 
 def average_of(system: System) -> System:
@@ -23,7 +23,7 @@ def average_of(system: System) -> System:
 
 class MovingAverage:
     """Exponential moving average, average ← d·average + (1 − d)·system, over parameters and floating-point buffers, in
-    one fused call.
+    one fused call. What is `Fitted` is the average's own.
 
     d = min(`decay`, (1 + step) / (10 + step)): the warm-up lets early samples show the system, not its initial weights.
     A `decay` of 0 copies.
@@ -31,11 +31,12 @@ class MovingAverage:
 
     def __init__(self, system: System, average: System, decay: float) -> None:
         self._decay = decay
+        fitted = {id(buffer) for part in average.modules() if isinstance(part, Fitted) for buffer in part.buffers()}
         pairs = [
             (old, new)
             for mine, theirs in ((average.parameters(), system.parameters()), (average.buffers(), system.buffers()))
             for old, new in zip(mine, theirs, strict=True)
-            if old is not new
+            if old is not new and id(old) not in fitted
         ]
         moving = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
         self._old, self._new = [old for old, _ in moving], [new for _, new in moving]

@@ -15,10 +15,14 @@ from torch import Tensor
 
 from aigc_lab import plugins
 from aigc_lab.errors import UsageError
+from aigc_lab.host import shared_files
 from aigc_lab.host.files import replacing, sha256, share, write_atomically
+from aigc_lab.host.shared_files import Outbox
+from aigc_lab.host.store import Damaged
 from aigc_lab.host.trust import Allowed
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
+from aigc_lab.training import model_code
 from aigc_lab.training.host_copy import HostCopy
 from aigc_lab.training.optimizers import laid_out
 from aigc_lab.training.state import TrainingState
@@ -37,7 +41,7 @@ def save_weights(
     """
     name, source = plugins.name_of(type(system)), plugins.source_of(type(system))
     description = {"system": name, "config": system.config.model_dump(mode="json")}
-    description |= {"shape": system.shape.dump()} | facts
+    description |= {"shape": system.shape.dump()} | ({"conditional": True} if system.conditional else {}) | facts
     # A user's file may change or go; weights without their code are worth nothing.
     code = []
     if source is not None:
@@ -74,6 +78,7 @@ def _write(path: Path, content: bytes, same: Iterable[Path]) -> None:
 def take(path: Path, folder: Path) -> Path:
     """Model at `path` with the files beside it in another folder, shared without copying if that is possible."""
     folder.mkdir(parents=True, exist_ok=True)
+    model_code.fetch(path)
     for file in (path, path.with_suffix(".json"), *path.parent.glob("*.py")):
         target = folder / file.name
         if file.is_file() and not target.exists():
@@ -149,7 +154,7 @@ def save_state(state: TrainingState, path: Path) -> None:
     """Writes the state of a run after `state.step` steps: networks, their average, the optimisers' memory, and the rows
     of the current interval.
     """
-    tensors, facts = _parts(state)
+    tensors, facts = parts_of(state)
     copy = HostCopy()
     ready = copy.take(tensors)
     with replacing(path) as temporary:
@@ -164,13 +169,20 @@ def restore_state(state: TrainingState, path: Path) -> None:
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         facts = file.metadata()
+    restore_parts(state, tensors, facts, str(path))
+
+
+def restore_parts(state: TrainingState, tensors: Mapping[str, Tensor], facts: Mapping[str, str], source: str) -> None:
+    """Restores a freshly built state from what `parts_of` returned, to the bit. Raises `ValueError`, which names the
+    `source`, for the state of another system.
+    """
     state.step = int(facts["step"])
     for part, module in (("system", state.system), ("average", state.average)):
         stored = _below(f"{part}.", tensors)
         lacking = module.load_state_dict(stored, strict=False)
         # The modules that the average shares with the system were stored with the system alone.
         if lacking.unexpected_keys or not set(lacking.missing_keys) <= _shared(state):
-            raise ValueError(f"{path}: not a state of this {type(state.system).__name__}")
+            raise ValueError(f"{source}: not a state of this {type(state.system).__name__}")
     for name, optimizer in state.optimizers.items():
         memory: dict[int, dict[str, Tensor]] = {}
         weights = optimizer.param_groups[0]["params"]
@@ -185,7 +197,7 @@ def restore_state(state: TrainingState, path: Path) -> None:
     state.recorder.load(tensors.get("recorder.rows"), json.loads(facts["recorder"]))
 
 
-def _parts(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, str]]:
+def parts_of(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors of a state by name, each once, and the rest as text."""
     shared = _shared(state)
     tensors = {f"system.{key}": value for key, value in state.system.state_dict().items()}
@@ -236,12 +248,14 @@ class Checkpointer:
     renames, and removes all but the last two. A checkpoint that falls due while one is being written is skipped.
 
     `<folder>/state-<step>.safetensors` is written first; the `.json` beside it, with its sha256 and the history, makes
-    it a checkpoint. `stored(step)` is called in that thread when one is on disk.
+    it a checkpoint. `stored(step)` is called in that thread when one is on disk. In a home with a store that thread
+    publishes it, too, after the files of `outbox`, which its history may name.
     """
 
-    def __init__(self, folder: Path, stored: Callable[[int], object]) -> None:
+    def __init__(self, folder: Path, stored: Callable[[int], object], outbox: Outbox | None = None) -> None:
         self._folder = folder
         self._stored = stored
+        self._outbox = outbox
         self._copy = HostCopy()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -263,7 +277,7 @@ class Checkpointer:
         if self._thread is not None and self._thread.is_alive() and not wait:
             return
         self.finish()
-        tensors, facts = _parts(state)
+        tensors, facts = parts_of(state)
         tensors |= {f"{_SELECTED}{key}": value for key, value in (selected or {}).items()}
         ready = self._copy.take(tensors)
         history_json = json.dumps(history).encode()
@@ -291,9 +305,11 @@ class Checkpointer:
                 digest = self._copy.write(temporary, facts)
             index = {"step": step, "sha256": digest, "history": json.loads(history)}
             write_atomically(path.with_suffix(".json"), json.dumps(index).encode())
-            for older in sorted(self._folder.glob("state-*.json"))[:-_KEPT]:
+            superfluous = sorted(self._folder.glob("state-*.json"))[:-_KEPT]
+            for older in superfluous:
                 older.unlink()  # first: without it, the other is nobody's checkpoint
                 older.with_suffix(".safetensors").unlink(missing_ok=True)
+            self._publish(path, superfluous)
             self._stored(step)
         except OSError as error:
             if not self._warned:
@@ -302,20 +318,30 @@ class Checkpointer:
         except BaseException as error:  # noqa: BLE001 -- it is raised again, in the thread that trains
             self._error = error
 
+    def _publish(self, state: Path, superfluous: Iterable[Path]) -> None:
+        """Publishes a checkpoint, in the order in which it was written, and withdraws older ones."""
+        if self._outbox is not None:
+            self._outbox.deliver()
+        shared_files.publish(state)
+        shared_files.publish(state.with_suffix(".json"))
+        for older in superfluous:
+            shared_files.withdraw(older, older.with_suffix(".safetensors"))
+
 
 def checkpoints(folder: Path) -> Iterator[Stored]:
-    """Checkpoints of a run, the newest first. `folder` holds a folder for each attempt. Damaged ones are logged and
-    skipped.
+    """Checkpoints of a run, the newest first, those of the home's store included. `folder` holds a folder for each
+    attempt. Damaged ones are logged and skipped. Raises `Failure` for a store that cannot be asked: a run that went on
+    without it would begin anew.
     """
-    paths = sorted(folder.glob("*/state-*.json"), key=lambda path: (path.stem, int(path.parent.name)))
-    for path in reversed(paths):
+    here = {*folder.glob("*/state-*.json"), *shared_files.listed(folder, "state-*.json")}
+    for path in sorted(here, key=lambda path: (path.stem, int(path.parent.name)), reverse=True):
         state = path.with_suffix(".safetensors")
         try:
-            index = json.loads(path.read_bytes())
-            if sha256(state) != index["sha256"]:
+            index = json.loads(shared_files.at_hand(path).read_bytes())
+            if sha256(shared_files.at_hand(state, index["sha256"])) != index["sha256"]:
                 raise ValueError("its bytes are not those that were written")
             stored = Stored(index["step"], state, index["history"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, Damaged) as error:
             _LOG.warning("%s: damaged, so an older checkpoint is used: %s", state, error)
             continue
         yield stored

@@ -51,13 +51,14 @@ class Course(ABC):
         return self.replicas[0].state.step
 
     def step(self) -> None:
-        """Takes one step: every phase as often as it repeats, each time on its own batch and noise; then the average is
-        updated.
+        """Takes one step: every phase that runs then, as often as it repeats, each time on its own batch and noise; at
+        last the average is updated.
         """
         for turn in self._turns:
+            running = [number for number in turn if self._phases[number].runs(self.at)]
             for repeat in range(self._phases[turn[0]].repeat):
                 # The phases of a turn are differentiated at the same point, before any of them is updated.
-                differentiated = [(number, *self._differentiate(number, repeat)) for number in turn]
+                differentiated = [(number, *self._differentiate(number, repeat)) for number in running]
                 for number, loss, gradients in differentiated:
                     self._update(number, loss, gradients)
         self._average.update(self.at)

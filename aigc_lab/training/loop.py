@@ -9,13 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.training.course import Course
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.state import Precision, Progress, Replica, Round, TrainingState
+
+
+class Courses(Protocol):
+    """What makes courses of replicas: a class of them, or what knows more of how they are to be trained."""
+
+    def of(self, replicas: Sequence[Replica], decay: float, precision: Precision) -> Sequence[Course]: ...
 
 
 def train(
@@ -25,7 +31,7 @@ def train(
     every: int,
     decay: float = 0.0,
     precision: Precision,
-    course: type[Course] = Plain,
+    course: Courses = Plain,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Round]:
     """Trains the states in place to `steps` steps. Yields the replicas that are at a multiple of `every` or at the last
@@ -34,7 +40,8 @@ def train(
     A state that diverged is not worth keeping. It is not trained further, nor is one whose replica was set `live =
     False`; the others go on.
 
-    `course` is `Plain`, one replica after another, or `Stacked`, all as one program. `decay` is the moving average's, 0
+    `course` is `Plain`, one replica after another, `Stacked`, all as one program, or `OnDevices`, each by several
+    processes. `decay` is the moving average's, 0
     for none. When `interrupted()` is true, training ends after a whole step, wherever in an interval: the states can be
     stored and trained further, to the same bits. Raises `ValueError` for replicas that the course cannot train
     together.
@@ -76,7 +83,7 @@ def _goes_on(replica: Replica, steps: int) -> bool:
     return replica.live and replica.state.step < steps
 
 
-def _remaining(course: Course, steps: int, form: Callable[[list[Replica]], list[Course]]) -> list[Course]:
+def _remaining(course: Course, steps: int, form: Callable[[list[Replica]], Sequence[Course]]) -> Sequence[Course]:
     """The course; if some of its replicas have left or ended, courses of the others."""
     others = [replica for replica in course.replicas if _goes_on(replica, steps)]
     if len(others) == len(course.replicas):

@@ -261,5 +261,8 @@ def _identity(state: TrainingState) -> dict[str, object]:
         **{name: value for name, value in config.items() if name not in system.optimizer_only},
         "the kind of its weights": sorted({f"{kind} on {device}" for _, kind, device in weights}),
         "the layout of its weights": [shape for shape, _, _ in weights],
-        "the phases": [(phase.name, dict(phase.noise), phase.repeat) for phase in state.phases],
+        "the phases": [
+            (phase.name, dict(phase.noise), phase.repeat, phase.start, phase.stop, phase.every)
+            for phase in state.phases
+        ],
     }

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from test_contracts_catch import SOUND
 
+from aigc_lab import plugins
 from aigc_lab.cli.options import changed
-from aigc_lab.commands.check import check_file, conclude
+from aigc_lab.commands.check import _system_cases, check_file, conclude
 from aigc_lab.contracts.systems import SYSTEM
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import confined
+from aigc_lab.host.settings import Settings
 from aigc_lab.metrics.base import Metric
+from aigc_lab.systems.base import System
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +58,7 @@ def test_a_broken_contract_is_explained_and_the_others_are_checked(
     assert re.fullmatch(rf'    {mine}:\d+: made = self.net\(noise\["zz"\]\)', lines[place + 1])
     (last,) = (line for line in lines if line.startswith("·"))
     assert "not checked; first repair: losses are finite" in last
-    with pytest.raises(Failure, match=r"1 of 27 contracts are broken, and \d+ could not be checked"):
+    with pytest.raises(Failure, match=rf"1 of {len(SYSTEM)} contracts are broken, and \d+ could not be checked"):
         conclude(rows)
     assert len(rows) == len(SYSTEM)
 
@@ -105,6 +108,38 @@ def test_a_mistake_is_one_line(mine: Path, old: str, new: str, options: tuple[st
     with pytest.raises(UsageError, match=said) as caught:
         check("mine.py", *options)
     assert "\n" not in str(caught.value)
+
+
+OWN_NETWORKS = '''
+"""Points by networks of its own, which read no labels."""
+from torch import nn
+from aigc_lab.systems.shared.point_gan import PointSystem
+
+class Mine(PointSystem):
+    def __init__(self, config, shape):
+        super().__init__(config, shape)
+        self.generator = nn.Linear(config.latent_size, 2)
+        self.critic = nn.Sequential(nn.Linear(2 * config.packing, 8), nn.Tanh(), nn.Linear(8, 1))
+'''
+OWN_LANGUAGE = '''
+"""A language model that is always told the class."""
+from aigc_lab.systems.lstm_lm import LSTMLM
+
+class Mine(LSTMLM):
+    conditional = True
+'''
+
+
+@pytest.mark.parametrize(("code", "classes"), [(OWN_NETWORKS, 8), (OWN_LANGUAGE, 2)])
+def test_labels_are_tried_where_a_system_reads_them(code: str, classes: int, mine: Path) -> None:
+    mine.write_text(code)
+    kind = plugins.find(System, str(mine))  # type: ignore[type-abstract]
+    cases = _system_cases(kind, None, {}, Settings.load(None))
+    assert "" in cases
+    for case in cases.values():
+        labels, state = case.samples.labels, case.fresh()
+        assert case.shape.classes == classes and labels is not None and set(labels.tolist()) == {*range(classes)}
+        assert state.phases and case.loss(state.phases[0], 0).total.isfinite()
 
 
 def test_the_wrong_dataset_and_the_wrong_name_are_said(mine: Path) -> None:

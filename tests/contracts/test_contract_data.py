@@ -47,7 +47,7 @@ def idx(values: "np.typing.NDArray[np.uint8]") -> bytes:
 CONFIG: dict[str, dict[str, Any]] = {
     "stacked_mnist": {"stacks": 14_000, "scored": 14_000},
     "folder": {"path": "pictures"},
-    "lines": {"path": "lines.txt"},
+    "lines": {"path": "lines.tsv"},
     "oracle": {"words": 50, "length": 8, "train": 300, "scored": 150},
 }
 STL10_COUNTS = {"train": 300, "reference": 200, "holdout": 100}
@@ -71,7 +71,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             _write_cifar(kind, folder, count, patch)
         _write_stl10(folder, patch)
         words = np.array(["a", "the", "dog", "cat", "sees", "red", "house", "on", "big", "."])
-        (folder / "lines.txt").write_text("\n".join(" ".join(random.choice(words, 8)) for _ in range(2000)))
+        (folder / "lines.tsv").write_text(
+            "\n".join(f"{row % 3}\t{' '.join(random.choice(words, 8))}" for row in range(2000))
+        )
         _write_celeba(folder, patch)
         for number in range(800):
             path = folder / "pictures" / "abc"[number % 3] / f"{number}.png"

@@ -50,6 +50,10 @@ class _Deaf:
         return False
 '''
 NAMES = [*plugins.names("executors"), "./theirs.py"]
+# They start clusters, and many processes that import torch: minutes.
+DEAR = ("ray", "slurm")
+# Slurm's jobs without Slurm: submitit's own, on this machine.
+OPTIONS: dict[str, dict[str, Any]] = {"slurm": {"cluster": "local"}}
 TITLES = [contract.name for contract in EXECUTOR]
 
 
@@ -57,14 +61,18 @@ def found(name: str) -> Any:
     return plugins.find(Executor, name)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in DEAR)) for name in NAMES]
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     name = request.param
+    if name == "ray":
+        request.getfixturevalue("ray_cluster")
     if plugins.is_file(name):
         path = tmp_path_factory.mktemp("theirs") / "theirs.py"
         path.write_text(THEIRS)
         name = str(path)
-    with case_of(found(name)) as each:
+    with case_of(found(name), OPTIONS.get(request.param)) as each:
         yield each
 
 
@@ -223,7 +231,7 @@ def test_a_users_file_is_checked_and_leaves_nothing_behind(
     assert capsys.readouterr().out.splitlines() == [f"✓ {title}" for title in TITLES]
     assert sorted(folder.iterdir()) == before
     assert os.environ["AIGC_LAB_REGISTRY_URL"] == f"sqlite:///{folder / 'mine.db'}"
-    with pytest.raises(UsageError, match="--data: it is checked on what ships, without options"):
+    with pytest.raises(UsageError, match="--data: an executor is checked on runs of four steps, of points"):
         check_file("./theirs.py", "ring", [], json=False, home=None)
 
 

@@ -56,6 +56,13 @@ BUILT = "        self.idle = nn.Identity()\n"
 SAMPLE = "        return Points(self.net(latents))\n"
 SUPER = "super().__init__(config, shape)"
 
+# What makes it a sound conditional system.
+CONDITIONAL = {
+    "    class Config": "    conditional = True\n    class Config",
+    LOSS: LOSS.replace(")\n", ") + 0.1 * batch.labels[:, None]\n"),
+    SAMPLE: "        return Points(self.net(latents) + 0.1 * labels[:, None])\n",
+}
+
 # Contract -> (a piece of what is said, and what is replaced by what).
 BREAKS: dict[str, tuple[str, dict[str, str]]] = {
     "unknown keys are refused": ("write class Config(Strict)", {"Config(Strict)": "Config(BaseModel)"}),
@@ -91,7 +98,7 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "every phase alone lowers its own loss": (
         "look at its learning rate",
-        {"Loss(total, {": "Loss(total + 0.1 * step, {"},
+        {"Loss(total, {": "Loss(2 * total.detach() - total, {"},
     ),
     "samples have the declared shape and range": (
         "torch.float64",
@@ -104,8 +111,14 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "a conditional system draws what it is asked for": (
         "labels 0 and 1 give the same samples",
-        {"    class Config": "    conditional = True\n    class Config"},
+        CONDITIONAL | {SAMPLE: SAMPLE},
     ),
+    "a sample has the class of its own label": (
+        "off where its neighbours have other labels",
+        CONDITIONAL
+        | {SAMPLE: CONDITIONAL[SAMPLE].replace("labels[:, None]", "torch.cat([labels[:1], labels])[:-1, None]")},
+    ),
+    "labels matter in training": ("other labels of a batch change no loss", CONDITIONAL | {LOSS: LOSS}),
     "a seed decides the weights to the bit": (
         "twice seed 5",
         {
@@ -172,8 +185,12 @@ def examined(tmp_path: Path, text: str) -> dict[str, ContractResult]:
     return {result.contract: result for result in examine(SYSTEM, {"": case}, plugins.file_of(kind))}
 
 
-def test_a_sound_system_keeps_all(tmp_path: Path) -> None:
-    results = examined(tmp_path, SOUND)
+@pytest.mark.parametrize("replaced", [{}, CONDITIONAL])
+def test_a_sound_system_keeps_all(replaced: dict[str, str], tmp_path: Path) -> None:
+    text = SOUND
+    for old, new in replaced.items():
+        text = text.replace(old, new)
+    results = examined(tmp_path, text)
     assert {result.state for result in results.values()} == {"kept"}
     assert set(results) == set(BREAKS), "every contract has a system that breaks it"
 
@@ -189,6 +206,15 @@ def test_a_contract_catches_the_system_that_breaks_it(contract: str, tmp_path: P
     broken = {name: result.message for name, result in results.items() if result.state == "broken"}
     assert list(broken) == [contract], broken
     assert said in broken[contract]
+
+
+def test_a_schedule_or_a_phase_that_leaves_steps_out_breaks_nothing(tmp_path: Path) -> None:
+    """The loss rises by its schedule alone, which is no fault of the phase; steps 10 to 19 have no other phase."""
+    text = SOUND.replace("Loss(total, {", "Loss(total + 0.1 * step, {")
+    fit = 'Phase("fit", self.loss, [self.net], OptimizerConfig(1e-2), {"z": self.latents(batch_size)})'
+    text = text.replace(f"[{fit}]", f"[{fit}, {fit.replace('fit', 'again')}._replace(every=25)]")
+    assert "again" in text
+    assert {result.state for result in examined(tmp_path, text).values()} == {"kept"}
 
 
 def test_a_reason_is_enough_not_to_stack(tmp_path: Path) -> None:

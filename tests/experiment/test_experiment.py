@@ -129,16 +129,24 @@ def test_every_protocol_that_ships_loads(lines: Lines, name: str) -> None:
     ("metric", "said"),
     [
         ("elbo", "metric elbo: it needs a system with an encoder (encode, decode, log_likelihood), and dcgan has none"),
-        ("cas", "metric cas: labels missing: dcgan is not conditional, so its samples come without their classes"),
+        (
+            "cas",
+            "metric cas: labels missing: dcgan and vae are not conditional, so their samples come without their "
+            "classes; set `conditional` of dcgan, and choose a system that is in place of vae, as cgan",
+        ),
     ],
 )
 def test_a_system_that_a_metric_cannot_score_is_refused(lines: Lines, metric: str, said: str) -> None:
-    changes = f"evaluation={{name: image-small, metrics: [{metric}]}}", "objective={maximize: elbo}"
+    score = {"cas": "cas_accuracy"}.get(metric, metric)
+    changes = f"evaluation={{name: image-small, metrics: [{metric}]}}", f"objective={{maximize: {score}}}"
     place = f"--set evaluation={{name: image-small, metrics: [{metric}]}}: evaluation: protocol image-small: "
     assert lines.refusal(TWO, *changes) == place + said
     if metric == "elbo":
         # Without the one that cannot, it is fine.
         lines.check(TWO, "system={name: vae, width: 8}", *changes)
+    else:
+        told = lines.refusal(TWO, "system={name: vae, width: 8}", *changes)
+        assert told.endswith("without their classes; choose a system that is, as cgan")
 
 
 @pytest.mark.parametrize("system", ["wae_mmd", "rae", "vae_gan", "vq_vae"])
@@ -318,7 +326,10 @@ def test_variants_that_do_not_fit_are_refused_with_the_reason(
     [
         ("system: 5", "FILE:2: system: it should hold keys and values, not 5"),
         ("system:", "FILE:2: system: "),
-        ("system: point_gan", "FILE:2: system: "),
+        (
+            "system: point_gan",
+            'FILE:2: system: it should hold keys and values, not "point_gan"; write {name: point_gan}',
+        ),
         ("system: [point_gan]", "FILE:2: system: "),
         ("system: {choice: [point_gan]}", "FILE:2: system.choice[0]: "),
     ],
@@ -491,7 +502,7 @@ def test_set_makes_the_sections_that_a_file_may_leave_out(lines: Lines) -> None:
         ),
         ("system.dcgn.lr=1", "--set system.dcgn.lr=1: system is a choice of dcgan, vae; "),
         ("system.dcgan.lr={log: [1, 0]}", "--set system.dcgan.lr={log: [1, 0]}: system.choice[0].lr.log: "),
-        ("system=vea", "--set system=vea: system.name: unknown system 'vea'; did you mean vae or hvae?"),
+        ("system=vea", "--set system=vea: system.name: unknown system 'vea'; did you mean vae or hvae or cvae?"),
         ("system={name: vae, beta: -1.0}", "--set system={name: vae, beta: -1.0}: system.beta: "),
         ("data={name: ring, modes: 0}", "--set data={name: ring, modes: 0}: data.modes: "),
         ("evaluation.samples=0", "--set evaluation.samples=0: samples: "),

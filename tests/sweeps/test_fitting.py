@@ -107,6 +107,27 @@ def test_a_protocol_that_does_not_allow_fewer_says_how(tmp_path: Path) -> None:
         check_data(experiment)
 
 
+def test_all_that_conditional_scores_need_is_said_at_once(tmp_path: Path) -> None:
+    """Systems, objective and number of pictures; once the first two are right, the last alone, and no way that is none:
+    with `evaluation.fewer` the objective that was named could not be computed.
+    """
+    (tmp_path / "pics").mkdir()
+    for number, name in enumerate(("cats", "dogs")):
+        pictures(tmp_path / "pics" / name, 60, first=100 * number)
+    with pytest.raises(UsageError) as refused:
+        check_experiment(fitted(of(tmp_path / "pics", evaluation="conditional"))[0])
+    systems, objective, few = str(refused.value).split("; also ")
+    assert "dcgan and vae are not conditional" in systems
+    assert systems.endswith("; set `conditional` of dcgan, and choose a system that is in place of vae, as cgan")
+    assert "unknown score of protocol conditional 'fd_lite0'" in objective
+    assert "has 18 samples, too few to be scored (18 samples say little: it needs at least 20; 2 classes need" in few
+    assert "at least 40 samples, 20 of each" in few and "evaluation.fewer" in few
+    right = {"evaluation": "conditional", "system": "cgan", "objective": "{maximize: label_accuracy}"}
+    check_experiment(of(tmp_path / "pics", **right))
+    with pytest.raises(UsageError, match=r"has 18 samples, too few .* the dataset must be larger$"):
+        check_data(of(tmp_path / "pics", **right))
+
+
 def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"data.path": str(pictures(tmp_path / "pics", 70)), "data.size": 16, "system": {"name": "vae"}}
     changes |= {"system.width": 8, "training.evaluate_every": 2, "training.log_every": 2, "training.batch_size": 16}

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import Postgres
 from harness import CASES, Judge, References, Report, Target, campaign, disturbed, empty_mlflow, plain_environment
 
 KILLS: list[Target] = ["supervisor", "worker", "writer"]
@@ -38,6 +39,14 @@ def test_a_sweep_whose_processes_are_killed(tmp_path: Path) -> None:
     assert "last.safetensors is not the file that the registry recorded" in told
     assert all(report.kills[target] for target in KILLS)
     assert report.compared == report.runs["FINISHED"] > 0
+
+
+@pytest.mark.long
+def test_sweep_after_sweep_on_postgres(tmp_path: Path, postgres: Postgres) -> None:
+    report = campaign(tmp_path, 30, 11, database=postgres.database)
+    print(report)
+    assert not report.problems and report.kills.total() >= 30
+    assert report.compared == report.runs["PRUNED"] + report.runs["FINISHED"] > 0
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """What no memory holds is refused before it is taken, with the key and with what would fit."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,64 @@ def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(estimate, "_PATIENCE", 0.0)
     estimate.estimate(made(), HERE)
     assert steps == [1, 3, 13, 1]
+
+
+def test_every_stretch_in_which_other_phases_run_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vq_vae whose codes are modelled from step 40 on, at 1 s a step before and 3 s from there."""
+    system = {"name": "vq_vae", "codes": 8, "width": 4, "prior_start": 40}
+    found = experiment.load_experiment(
+        {
+            "name": "mine",
+            "data": {"name": "digits"},
+            "system": system,
+            "training": {"steps": 100, "batch_size": 32, "log_every": 10, "evaluate_every": 100},
+            "evaluation": {"name": "image-small", "samples": 200},
+            "objective": {"minimize": "fd_clf"},
+        },
+        data_dir=Path(),
+    )
+    clock = [0.0]
+
+    def counted(state: Any, *_: Any, steps: int, **options: Any) -> Any:
+        while state.step < steps:
+            clock[0] += 1.0 if state.step < 40 else 3.0
+            state.step += 1
+        return iter(())
+
+    monkeypatch.setattr(estimate, "train_one", counted)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    (ms,) = estimate.estimate(found, HERE).step_ms.values()
+    assert ms == pytest.approx(1000 * (40 * 1 + 60 * 3) / 100)
+
+
+def test_the_training_that_scores_cost_is_timed_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier at half a second a step: 3 seeds, each on what was generated and on that with the training digits,
+    in 2 evaluations and on the holdout, of 4 seeds on 2 workers.
+    """
+    found = experiment.load_experiment(
+        {
+            "name": "mine",
+            "data": {"name": "digits"},
+            "system": {"name": "cgan", "width": 8},
+            "training": {"steps": 40, "batch_size": 32, "log_every": 10, "evaluate_every": 20},
+            "evaluation": {"name": "image-small", "samples": 200, "metrics": [{"cas": {"steps": 100, "seeds": 3}}]},
+            "objective": {"maximize": "cas_accuracy"},
+            "search": {"trials": 1, "seeds": 4},
+        },
+        data_dir=Path(),
+    )
+    clock = [0.0]
+
+    def learned(samples: Any, shape: Any, steps: int, **options: Any) -> None:
+        clock[0] += 0.5 * steps
+
+    monkeypatch.setattr(estimate, "train_one", lambda *given, **options: iter(()))
+    monkeypatch.setattr("aigc_lab.metrics.cas.fit", learned)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    cost = estimate.estimate(found, HERE * 2)
+    assert cost.seconds == 0 and cost.scoring == pytest.approx(0.5 * 100 * 6 * 3 * 4 / 2)
+    assert cost.shared(1).scoring == pytest.approx(2 * cost.scoring)
+    assert str(cost).endswith(
+        "scoring come on top: about 30.0 min to train 6 networks of 100 steps at each scoring (cas)"
+    )
+    assert estimate.estimate(made(), HERE).scoring == 0

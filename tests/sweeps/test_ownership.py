@@ -47,6 +47,7 @@ WRITES = {
     "train": "train mine.yaml --seed 7 --device cpu",
     "resume": "resume mine --device cpu",
     "stop": "stop mine",
+    "worker": "worker mine --device cpu",
     "delete": "delete mine --yes",
     "import": "import mine.tar",
     "spool": "spool --flush",

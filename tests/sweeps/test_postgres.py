@@ -5,7 +5,10 @@ verified, and a sweep that travels between the two kinds of store.
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 import optuna
 import pytest
 from conftest import Postgres, WriterHere
-from harness import empty_mlflow, plain_environment
+from harness import PROGRAM, empty_mlflow, plain_environment
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from shell import at, command
@@ -308,6 +311,50 @@ def test_silence_counts_from_when_the_server_could_hear_it(fresh: Postgres) -> N
 
 
 # ---- real outages
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", ["children", "joined"])
+def test_workers_wait_for_a_minute(
+    fresh: Postgres, world: World, workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of this machine, and those that have joined by `aigc-lab worker`: all wait, and none is taken for lost."""
+    monkeypatch.setenv("AIGC_LAB_STORE_PATIENCE", "150")
+    options, joined = ["--workers", "2"], list[subprocess.Popen[str]]()
+    if workers == "joined":
+        options = ["--executor", "queue"]
+
+    def join() -> None:
+        words = [sys.executable, "-c", PROGRAM, "worker", "mine", "--device", "cpu", "--threads", "1"]
+        pause = time.monotonic() + 60
+        while time.monotonic() < pause and not sweeps.exists():
+            time.sleep(0.2)
+        joined.extend(subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2))
+
+    def restart() -> None:
+        fresh.stop()
+        threading.Timer(60.0, fresh.start).start()
+
+    sweeps = tmp_path / "home" / "spool"
+    starter = threading.Thread(target=join)
+    if workers == "joined":
+        starter.start()
+    with at(3, restart):
+        told = command(*SWEEP, *options, "--set", "search.pruner=none")
+    if workers == "joined":
+        starter.join()
+    left = [worker.communicate(timeout=60)[1] for worker in joined]
+    assert told.code == 0, told.errors
+    assert "is away (" in told.errors and "is back" in told.errors and "lost" not in told.errors
+    assert {state for state, _, _ in results().values()} == {"FINISHED"}
+    assert all(f"left {find()}" in said for said in left), left
+    agreed()
+
+
+def find() -> str:
+    settings = Settings.load()
+    with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
+        return find_sweep(registry, "mine")
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def steps(folder: Path) -> list[int]:
 
 def same(one: TrainingState, other: TrainingState) -> bool:
     """Whether two states are the same to the bit."""
-    (tensors, facts), (others, their) = checkpoint._parts(one), checkpoint._parts(other)
+    (tensors, facts), (others, their) = checkpoint.parts_of(one), checkpoint.parts_of(other)
     equal = tensors.keys() == others.keys() and all(torch.equal(tensors[key], others[key]) for key in tensors)
     return equal and facts == their
 
