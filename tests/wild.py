@@ -201,6 +201,8 @@ def _written(data: dict[str, Any], path: Path_, text: str) -> str:
     copy = json.loads(json.dumps(data))
     if path[0] == "evaluation" and isinstance(copy["evaluation"], str) and len(path) > 1:
         copy["evaluation"] = {"name": copy["evaluation"]}
+    if path[0] == "objective" and isinstance(copy["objective"], list):
+        copy["objective"] = copy["objective"][0]
     node = copy
     for part in path[:-1]:
         if isinstance(node, dict) and node.get(part) is None:

@@ -1,5 +1,6 @@
 """What Tab offers, asked as bash asks."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from aigc_lab.cli import completion
 from aigc_lab.registry.store import Registry
+from aigc_lab.shape import Modality, Shape
 
 LAB = "import sys; sys.argv[0] = 'aigc-lab'; from aigc_lab.cli import main; main()"
 
@@ -26,6 +28,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             registry.run(sweep, 0, 0, "search")
     (tmp_path / "mine.yaml").touch()
     (tmp_path / "mine.py").touch()
+    shape = Shape(Modality.POINTS, (2,), classes=3, class_names=("cat", "dog", "cow"))
+    (tmp_path / "animals.json").write_text(json.dumps({"conditional": True, "shape": shape.dump()}))
     (tmp_path / "notes.txt").touch()
     return tmp_path
 
@@ -36,10 +40,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab comp", {"compare"}),
         ("aigc-lab compare ring-", {"ring-00000000"}),
         ("aigc-lab show rings", {"rings-11111111.0.0"}),
-        ("aigc-lab sweep di", {"digits", "digits-8x8", "dirac", "disentangle-shapes-small"}),
+        ("aigc-lab sweep di", {"digits", "digits-8x8", "dirac", "disentangle-shapes", "disentangle-shapes-small"}),
         ("aigc-lab sweep mi", {"mine.yaml"}),
-        ("aigc-lab sweep ring --executor ", {"inline", "local"}),
+        ("aigc-lab sweep ring --executor ", {"inline", "local", "queue", "ray", "slurm"}),
         ("aigc-lab resume ring --executor mi", {"mine.py"}),
+        ("aigc-lab sample animals.safetensors --labels ", {"cat", "cow", "dog"}),
+        ("aigc-lab sample animals.safetensors --labels dog,c", {"dog,cat", "dog,cow"}),
+        ("aigc-lab sample ring-00000000.0.0 --labels ", set()),
         (
             "aigc-lab list ",
             {

@@ -4,13 +4,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from aigc_lab.commands.explain import _seeds_to_tell, with_more_seeds
 from aigc_lab.experiment.experiment import Experiment, load_experiment
+from aigc_lab.host import content
 from aigc_lab.registry.pairs import pairs
 from aigc_lab.registry.ranking import rank
 from aigc_lab.registry.standings import Configuration, SeedOutcome
+from aigc_lab.sweeps.fitting import fitted
 
 FILE = """
 data: {name: ring}
@@ -55,6 +59,26 @@ def test_the_command_is_the_same_experiment_with_fresh_seeds_for_two(tmp_path: P
     assert again.document.data.pop("confirm") == {"top": 2, "seeds": 4}
     swept.document.data.pop("confirm", None)
     assert again.document.data == swept.document.data
+
+
+def test_what_few_samples_do_not_allow_is_not_told_again(tmp_path: Path) -> None:
+    """A sweep keeps the metrics that its data allow; its file says those of the protocol."""
+    (tmp_path / "pics").mkdir()
+    for number in range(160):
+        values = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(values).save(tmp_path / "pics" / f"{number}.png")
+    changes = [f"data.path={tmp_path / 'pics'}", "data.size=16"]
+    shipped = content.find_file("experiments", "folder").read_text("utf-8")
+    (tmp_path / "mine.yaml").write_text(shipped.replace("{name: folder, features: auto}", "folder"))
+    for source in ("folder", str(tmp_path / "mine.yaml")):  # a table of the protocol's keys, and its name alone
+        swept, _ = fitted(loaded(source, changes, tmp_path))
+        assert swept.protocol.left_out.keys() == {"fd"}
+        command = with_more_seeds(row(swept))
+        assert command is not None and "at least 100 samples" not in command and "metrics" not in command
+        options = [word for word in shlex.split(command)[3:] if word != "--set"]
+        again, _ = fitted(loaded(source, options, tmp_path))
+        assert again.document.data["evaluation"] == swept.document.data["evaluation"]
+        assert again.document.data["objective"] == swept.document.data["objective"]
 
 
 @pytest.mark.parametrize("changes", [[], ["training.steps=7", "confirm.budget=30"], ["confirm.race=false"]])

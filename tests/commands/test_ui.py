@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 
 from aigc_lab.commands import ui
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host.settings import Settings
 from aigc_lab.registry.store import Registry
 from aigc_lab.tracking import address, pages
 from aigc_lab.tracking.mlflow import MlflowTracker
@@ -160,6 +161,12 @@ def test_the_real_pages(tmp_path: Path) -> None:
             assert "every user of this machine can read these runs without a login; --auth asks for a login" in errors
 
 
+def test_a_registry_that_cannot_be_read_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "registry.db").write_bytes(b"x" * 5000)
+    assert ui._newest(Settings.load(tmp_path)) is None
+    assert "the newest sweep is not known, so all experiments are shown: " in capfd.readouterr().err
+
+
 def status(url: str, body: dict[str, Any], password: str | None = None) -> int:
     """What HTTP says to a POST."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -254,6 +261,16 @@ def test_a_change_is_refused_with_a_sentence() -> None:
     answer = ask(pages.read_only(never), "DELETE", "/api/2.0/mlflow/registered-models/delete")
     assert answer.status == 403
     assert answer.json() == {"error_code": "PERMISSION_DENIED", "message": pages.REFUSAL}
+
+
+def test_charts_learn_that_there_is_no_gateway_instead_of_showing_a_refusal() -> None:
+    async def never(*_: Any) -> None:
+        raise AssertionError("the request reached the pages")
+
+    answer = ask(pages.read_only(never), "GET", "/ajax-api/2.0/mlflow/gateway-proxy")
+    assert answer.status == 200 and answer.json() == {"endpoints": []}
+    assert ask(pages.read_only(never), "POST", "/ajax-api/2.0/mlflow/gateway-proxy").status == 403
+    assert ask(pages.read_only(never), "GET", "/gateway/any/mlflow/invocations").status == 403
 
 
 def page(*parts: bytes) -> Any:
