@@ -129,9 +129,9 @@ class Ray(Queued):
     # ---- what the follower asks
 
     def watch(self, workers: Sequence[Json]) -> None:
-        for event in self._connection.events():
-            self._hear(event, self._workers[event["place"]])
         ready = {_name(row) for row in workers if row["ready"]}
+        for event in self._connection.events():
+            self._hear(event, self._workers[event["place"]], ready)
         for worker in self._workers:
             if worker.placed in ready:
                 worker.ready, worker.deaths = True, 0
@@ -143,7 +143,7 @@ class Ray(Queued):
             raise self._workers[-1].error or Failure(f"no worker can go on: {self._workers[-1].given_up}")
         self._speak_of_waiting()
 
-    def _hear(self, event: Json, worker: "_Worker") -> None:
+    def _hear(self, event: Json, worker: "_Worker", ready: set[tuple[str, int]]) -> None:
         if event["event"] == "placed":
             worker.placed, worker.ready = (event["host"], event["pid"]), False
             return
@@ -152,6 +152,8 @@ class Ray(Queued):
             if how == "its node was lost":
                 how = f"its node {worker.placed[0]} was lost"
             self._ends[worker.placed] = how
+            if worker.placed in ready:  # since the last look, and it has ended already
+                worker.ready, worker.deaths = True, 0
         worker.deaths += not worker.ready
         if event["error"]:
             worker.error = UsageError(how)

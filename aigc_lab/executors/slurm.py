@@ -80,7 +80,8 @@ class Slurm(Queued):
         self._own: dict[str, float] = {}  # job -> when it was submitted
         self._last: Mapping[str, JobState] = {}
         self._ready: set[str] = set()  # jobs with a worker that can do runs
-        self._began: set[str] = set()  # jobs that ever had one
+        self._began: set[str] = set()  # jobs that were ever seen to have one
+        self._claims = 0  # of runs, at the last look after jobs had ended
         self._errors: dict[str, Exception] = {}
         self._most = 0
         self._early = 0
@@ -164,6 +165,7 @@ class Slurm(Queued):
                 "the registry is a SQLite file, which workers on several nodes damage by opening it together; for more "
                 "than one node set AIGC_LAB_REGISTRY_URL=postgresql+psycopg://…"
             )
+        self._claims = resources.registry.claims(self._experiment.sweep)
         self._fill()
         self._keeper.start()
 
@@ -197,11 +199,11 @@ class Slurm(Queued):
     def watch(self, workers: Sequence[Json]) -> None:
         if self._error is not None and not self._stopped.is_set():
             raise self._error
-        ready = {job for row in workers if row["ready"] and (job := _job_of(row)) is not None}
-        if ready - self._began:
+        began = {job: row for row in workers if row["ready"] and (job := _job_of(row)) is not None}
+        if began.keys() - self._began:
             self._early = 0
-        self._began |= ready
-        self._ready = ready
+        self._began |= began.keys()
+        self._ready = {job for job, row in began.items() if row["alive"]}
 
     def slots_for(self, workers: Sequence[Json]) -> int:
         """A place counts from its first worker on, also while it is submitted again."""
@@ -247,10 +249,23 @@ class Slurm(Queued):
             mine = dict(self._own)
         living = {job for job in mine if job in states and not states[job].ended}
         ended = [job for job, submitted in mine.items() if job not in living and submitted < began]
+        if ended and self._has_claimed():
+            self._early = 0  # the worker of one of them, in a life too short to be seen
+            self._began |= set(ended) - self._errors.keys()
         self._settle(ended, states, alone=len(living) == 0)
         self._say_what_waits({job: states[job] for job in living})
         if not self._stopped.is_set():
             self._replace(ended, living)
+
+    def _has_claimed(self) -> bool:
+        """Whether a run was claimed since this was asked last."""
+        try:
+            with outage.tries_once():
+                claims = self._resources.registry.claims(self._experiment.sweep)
+        except StoreAway:
+            return False
+        before, self._claims = self._claims, claims
+        return claims > before
 
     def _settle(self, ended: Sequence[str], states: "Mapping[str, JobState]", *, alone: bool) -> None:
         """Takes notice of jobs that have ended. Raises what ended the last, where no other could do better."""

@@ -139,6 +139,13 @@ class QueueRecords(Database):
         with self.read() as connection:
             return connection.scalar(select(func.count()).select_from(QueuedRun).where(*this)) or 0
 
+    @repeated
+    def claims(self, sweep: str) -> int:
+        """A number that grows whenever a worker claims a run of the sweep."""
+        with self.read() as connection:
+            every = select(func.sum(QueuedRun.c.claim)).where(QueuedRun.c.sweep_id == sweep)
+            return int(connection.scalar(every) or 0)
+
     def claim(self, sweep: str, worker: str) -> Claimed | None:
         """The run that has waited longest, which this worker does now; None where none waits. Raises `Outdated` for a
         worker that is not one of the sweep any more.

@@ -118,7 +118,7 @@ class MlflowModels:
 
         Before each step, `undo` receives its reversal, since the answer to a request may be lost.
         """
-        with store_errors(self._uri, f"model {name}"), _default_store(self._uri), _quiet():
+        with store_errors(self._uri, f"model {name}"), default_store(self._uri), _quiet():
             version = self._version(name, digest, number)
             if version is None:
                 logged = self._logged_model(name, digest, package, experiment, self._existing_run(run), undo)
@@ -307,7 +307,7 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    with _default_store(tracking_uri):
+    with default_store(tracking_uri):
         try:
             download_artifacts(artifact_uri=uri, dst_path=str(folder))
         except (MlflowException, OSError) as error:
@@ -322,16 +322,22 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
 
 
 @contextmanager
-def _default_store(uri: str) -> Iterator[None]:
+def default_store(uri: str) -> Iterator[None]:
     """Context in which `uri` is the process-wide store: MLflow looks up `models:/m-…` there, whichever client asks."""
     import mlflow
 
+    variable = "MLFLOW_TRACKING_URI"
+    named = os.environ.get(variable)
     previous_uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(uri)  # and the variable
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(previous_uri)  # type: ignore[arg-type]  # None unsets it
+        # One that only the variable names stays with it: set here, it would outlive the variable.
+        mlflow.set_tracking_uri(None if previous_uri == named else previous_uri)  # type: ignore[arg-type]
+        os.environ.pop(variable, None)
+        if named is not None:
+            os.environ[variable] = named
 
 
 def _save(folder: Path, package: Package, logged: "LoggedModel") -> None:

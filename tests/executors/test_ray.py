@@ -95,7 +95,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def row(pid: int, *, ready: bool = True) -> dict[str, Any]:
-    return {"process": Process("a", "", pid, ""), "host": "a", "ready": ready, "error": None}
+    return {"process": Process("a", "", pid, ""), "host": "a", "ready": ready, "alive": True, "error": None}
 
 
 def test_what_a_worker_takes_is_said(made: Any) -> None:
@@ -159,6 +159,15 @@ def test_a_worker_that_is_lost_is_started_again(made: Any) -> None:
         assert ray.fate(row(pid)) == "its node a was lost"
     assert cluster.told == [{"do": "start", "place": 1}] * 8
     assert ray.fate(row(99)) == "its worker on a was lost"
+
+
+def test_one_that_is_lost_before_it_is_seen_to_be_ready_was_ready(made: Any) -> None:
+    ray, cluster, _ = made(1, retries=1)
+    for pid in range(1, 5):
+        cluster.place(0, pid)
+        cluster.end(0, "its worker process ended by SIGKILL")
+        ray.watch([row(pid) | {"alive": False}])
+    assert cluster.told == [{"do": "start", "place": 0}] * 4
 
 
 def test_one_that_is_never_ready_is_given_up_and_the_others_go_on(made: Any) -> None:

@@ -267,12 +267,13 @@ class Told:
 
 
 def executor(folder: Path, config: SlurmOptions | None = None, *, places: int) -> Any:
-    """One that is not open, with the lines that it says, and the number of runs that wait."""
+    """One that is not open, with the lines that it says, the number of runs that wait, and of claims."""
     experiment = load_experiment(folder / "mine.yaml", data_dir=folder)
     said: list[str] = []
     made: Any = Slurm(experiment, [Place("cpu", 1)] * places, Settings.load(folder / "home"), said.append, config)
-    made.said, made.waiting = said, 0
-    made._resources = SimpleNamespace(registry=SimpleNamespace(waiting=lambda sweep: made.waiting))
+    made.said, made.waiting, made.claimed = said, 0, 0
+    registry = SimpleNamespace(waiting=lambda sweep: made.waiting, claims=lambda sweep: made.claimed)
+    made._resources = SimpleNamespace(registry=registry)
     return made
 
 
@@ -290,7 +291,8 @@ def told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple
 
 
 def rows(*jobs: str, ready: bool = True) -> list[dict[str, Any]]:
-    return [{"device": f"cpu, job {job}", "ready": ready, "host": "node1", "error": None} for job in jobs]
+    same = {"ready": ready, "alive": True, "host": "node1", "error": None}
+    return [{"device": f"cpu, job {job}"} | same for job in jobs]
 
 
 Make = Callable[[int], tuple[Any, Told]]
@@ -383,6 +385,21 @@ def test_one_that_begins_makes_good_for_those_that_did_not(told: Make) -> None:
         jobs.set("FAILED", f"{number}_0")
         made._look()
     assert sorted(made._own) == ["7_0"]
+
+
+def test_a_worker_that_claims_and_leaves_between_two_looks_had_begun(told: Make) -> None:
+    made, jobs = told(1)
+    made.waiting = 1
+    made._fill()
+    for number in range(1, 5):
+        made.claimed += 1
+        jobs.set("COMPLETED", f"{number}_0")
+        made._look()
+    jobs.set("COMPLETED", "5_0")  # but not for ever
+    made._look()
+    jobs.set("COMPLETED", "6_0")
+    with pytest.raises(Failure, match="Slurm job 6_0 ended before its worker could begin"):
+        made._look()
 
 
 def test_what_a_person_cancels_is_not_submitted_again(told: Make) -> None:

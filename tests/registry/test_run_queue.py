@@ -369,7 +369,7 @@ def test_claims_of_a_worker_that_is_gone_are_undone(registry: Registry) -> None:
 # So many processes that claim, begin, finish and end until nothing waits; each says how many runs it did. With "again",
 # one that ends or dies is followed by another until the input ends. They are forked: importing takes a second each.
 _CREW = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 url, sweep, count, again = sys.argv[1:]
@@ -380,6 +380,7 @@ def work():
         worker = registry.join(sweep, "cpu")
         while (claimed := registry.claim(sweep, worker)) is not None:
             attempt = registry.begin(claimed.run, {}, claim=claimed.claim)
+            time.sleep(0.2 if again else 0)  # so that whoever looks for workers to kill finds them at work
             registry.finish(claimed.run, attempt, RunState.FINISHED)
             registry.end_place(claimed.run, claimed.claim)
             done += 1

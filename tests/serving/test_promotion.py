@@ -44,7 +44,7 @@ from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
 from aigc_lab.tracking import spool_log, writer
 from aigc_lab.tracking.mlflow import MlflowTracker
-from aigc_lab.tracking.model_registry import MlflowModels
+from aigc_lab.tracking.model_registry import MlflowModels, default_store
 from aigc_lab.tracking.spool import SpoolTracker
 from aigc_lab.training.checkpoint import save_weights
 
@@ -167,12 +167,8 @@ def type_(monkeypatch: pytest.MonkeyPatch, *words: str, code: int = 0) -> None:
 
 def served(home: Home, uri: str) -> Any:
     """The model as a stranger loads it, who has MLflow's address and nothing else."""
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
-    mlflow.set_tracking_uri(home.settings.tracking_uri)
-    try:
+    with default_store(home.settings.tracking_uri):
         return mlflow.pyfunc.load_model(uri)
-    finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
 # ---- from a sweep to its samples

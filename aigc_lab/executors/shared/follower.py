@@ -165,7 +165,7 @@ class Follower:
                 self._keeper.erred(row)
         alive = {row["worker"]: row for row in rows if row["alive"] and row["error"] is None}
         dead = {row["worker"]: row for row in rows if row["worker"] not in alive}
-        self._keeper.watch(list(alive.values()))
+        self._keeper.watch([row for row in rows if row["error"] is None])
         for row in alive.values():
             followed, now = runs.get(row["run"] or ""), row["progress"]
             if followed is not None and now is not None and now["run"] == row["run"] and now["at"] != followed.progress:

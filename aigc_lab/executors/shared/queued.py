@@ -66,8 +66,9 @@ class Queued(base.Executor):
     # ---- what a subclass may say of its workers; called from the follower's thread
 
     def watch(self, workers: Sequence[Json]) -> None:
-        """Looks after the workers, several times a second. `workers` are the rows of `liveness.workers`. Raises
-        `Failure` and `UsageError` where no run can be done any more.
+        """Looks after the workers, several times a second. `workers` are the rows of `liveness.workers`; that of one
+        which was killed since the last look is among them, and says how far it had come. Raises `Failure` and
+        `UsageError` where no run can be done any more.
         """
 
     def slots_for(self, workers: Sequence[Json]) -> int:
