@@ -39,6 +39,12 @@ class S3Server:
         pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return [each["Key"] for page in pages for each in page.get("Contents", ())]
 
+    def content(self, bucket: str, key: str) -> bytes:
+        return bytes(self._client().get_object(Bucket=bucket, Key=key)["Body"].read())
+
+    def put(self, bucket: str, key: str, content: bytes) -> None:
+        self._client().put_object(Bucket=bucket, Key=key, Body=content)
+
     def _client(self) -> Any:
         import boto3
 

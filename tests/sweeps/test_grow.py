@@ -289,3 +289,25 @@ def test_jobs_of_slurm_do_the_runs(lab: Lab) -> None:
     assert "#SBATCH --partition=gpu" in next((place / "queue").glob("*.script")).read_text()
     assert {run["state"] for run in lab.runs()} <= {"FINISHED", "PRUNED"}
     assert all(len(run["attempts"]) == 1 for run in lab.runs())
+
+
+@pytest.mark.slow
+def test_what_the_bucket_of_mlflow_has_lost_is_found_from_any_machine_and_sent_again(lab: Lab) -> None:
+    place, other = lab.machine("e", points=503), lab.machine("f", points=503)
+    lab.run(place, "aigc-lab sweep search.yaml --trials 1 --device cpu")
+    (run,) = lab.runs()
+    assert "all agree" in lab.run(other, "aigc-lab verify search --deep")
+    keys = [key for key in lab.s3.keys("bucket") if key.startswith("mlflow/") and run["mlflow_run_id"] in key]
+    weights = next(key for key in keys if key.endswith("last.safetensors"))
+    picture = next(key for key in keys if "+step+600+" in key and key.endswith(".png"))
+    whole = lab.s3.content("bucket", weights)
+    lab.s3.put("bucket", weights, bytes(len(whole)))
+    lab.s3.put("bucket", picture, b"no picture")
+    assert "all agree" in lab.run(other, "aigc-lab verify search")
+    process = lab.start(other, "aigc-lab verify search --deep")
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and told.count("problem: ") == 2 and "2 problems" in told, told
+    (remedy,) = set(re.findall(r"aigc-lab reconcile .*", told))
+    lab.run(other, remedy)
+    assert "all agree" in lab.run(place, "aigc-lab verify search --deep")
+    assert lab.s3.content("bucket", weights) == whole
