@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at the registry: after something happened, and, doubled each time, at most.
 _SOON, _SELDOM = 0.01, 0.5
+# A pause is at least so many times what the look took, and not for that reason longer than so many seconds.
+_TIMES, _LONGEST = 10, 2.0
 # How often an idle worker asks whether its sweep is still run, and when it says that it waits.
 _LOOK, _PATIENCE = 2.0, 20.0
 
@@ -186,23 +188,12 @@ class _Worker:
         from aigc_lab.runs.resources import open_resources
         from aigc_lab.tracking.spool import SpoolTracker
         from aigc_lab.tracking.writer import spool_folder
-        from aigc_lab.training.state import TrainingState
 
         terms, settings = self._terms, self._settings
         device = environment.device(terms.device)
         experiment = experiment_of(opening, settings, terms.sweep, trusted=terms.child)
         tracker = SpoolTracker(spool_folder(settings, terms.sweep))
         resources = open_resources(experiment, settings, self._registry, tracker, device, self._say, terms.threads)
-        # The first optimiser of a process imports for seconds; no run's time should have them.
-        plan = experiment.resolve(lambda hole: hole.ends()[0])
-        TrainingState.fresh(
-            plan.system_class,
-            plan.system_config,
-            plan.dataset.shape,
-            seed=0,
-            batch_size=plan.training.batch_size,
-            device=resources.device,
-        )
         return experiment, resources
 
     @contextlib.contextmanager
@@ -320,19 +311,22 @@ class _Reporter:
 
 
 class _Pause:
-    """The time between two looks, which grows until something happens."""
+    """The time between two looks, which grows until something happens, and with what a look takes: where many workers
+    look, and each has to wait for the others, they look less often.
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.seconds = _SOON
+        self.seconds, self._since = _SOON, time.monotonic()
 
     def wait(self) -> None:
-        until = time.monotonic() + self.seconds
+        look = time.monotonic() - self._since
+        until = time.monotonic() + max(self.seconds, min(_TIMES * look, _LONGEST))
         while (left := until - time.monotonic()) > 0 and not signals.stop_requested():
-            time.sleep(min(left, 0.05))
-        self.seconds = min(2 * self.seconds, _SELDOM)
+            time.sleep(min(left, 0.1))
+        self.seconds, self._since = min(2 * self.seconds, _SELDOM), time.monotonic()
 
 
 def _looks() -> Iterator[_Pause]:
