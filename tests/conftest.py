@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
@@ -111,6 +112,13 @@ class WriterHere:
         with writer.shipping(self._settings, self._sweep) as shipper:
             waiting, reason, _ = writer.attempt(shipper)
         return f"something waits: {reason}" if waiting else None
+
+
+@pytest.fixture
+def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is delivered to MLflow: a writer's process takes longer than a short sweep."""
+    silent = SimpleNamespace(start=lambda: None, finish=lambda *_: None)
+    monkeypatch.setattr(writer, "Writer", lambda *_: silent)
 
 
 # In the place of a process of another home: it runs a sweep, and works on a run of it, until its input ends.
