@@ -53,7 +53,7 @@ def train(
         started = _resumed(courses)
         while courses and not interrupted():
             for each in courses:
-                each.step()
+                each.step(min((each.at // every + 1) * every, steps))
             due = [each for each in courses if each.at % every == 0 or each.at == steps]
             if not due:
                 continue

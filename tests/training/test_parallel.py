@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gan": ("dcgan", {"width": 8, "latent_size": 6}),  # batch normalisation in both networks
     "wgan-gp": ("wgan_gp", {"width": 8, "latent_size": 6, "n_critic": 2}),
     "r1": ("ns_gan", {"width": 8, "latent_size": 6, "penalty": "r1", "network": "dcgan"}),
+    "shared": ("dcgan", {"width": 8, "latent_size": 6, "share_fakes": True, "n_critic": 2}),
     "vae": ("vae", {"width": 8, "latent_size": 6}),
     "lstm": ("lstm_lm", {"hidden": 16, "embedding": 12}),
     "transformer": ("transformer_lm", {"width": 16, "layers": 1, "heads": 2}),

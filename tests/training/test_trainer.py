@@ -120,10 +120,9 @@ def test_scalars_are_means_over_the_interval(repeat: int) -> None:
         assert scalars["loss/judge/total"] == pytest.approx(sum(judge) / len(judge), rel=1e-6)
         assert scalars["loss/judge/twice"] == pytest.approx(2 * sum(judge) / len(judge), rel=1e-6)
         assert scalars["loss/maker/total"] == pytest.approx(sum(maker) / len(maker), rel=1e-6)
-        # The norm of a phase's whole gradient: the root mean square over its repeats, averaged over the steps.
+        # The norm of a phase's whole gradient in the last step: the root mean square over its repeats.
         for phase, times in (("judge", repeat), ("maker", 1)):
-            norms = torch.tensor(system.norms[phase][first * times : last * times]).reshape(-1, times)
-            expected = norms.square().mean(1).sqrt().mean().item()
+            expected = torch.tensor(system.norms[phase][(last - 1) * times : last * times]).square().mean().sqrt().item()
             assert scalars[f"dynamics/grad_norm/{phase}"] == pytest.approx(expected, rel=1e-5)
         assert set(scalars) == {
             "loss/judge/total",
@@ -256,13 +255,8 @@ def test_a_part_is_named_before_the_sum_that_it_spoils() -> None:
     assert (caught.value.step, caught.value.tensor) == (4, "loss/judge/twice")
 
 
-@pytest.mark.parametrize("at", [0, 3, 5])
-@pytest.mark.parametrize("name", ["parts.judge.2.weight", "parts.maker.1.bias"])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, value: float) -> None:
-    """One entry of one gradient is spoiled while the loss is still finite."""
-    state, system = fresh()
-    system.watch = False
+def spoiled_gradient(system: Pair, name: str, at: int, value: float) -> None:
+    """Spoils one entry of the gradient of a weight in its phase's call `at`, while the loss is still finite."""
     weight = dict(system.named_parameters())[name]
     phase = name.split(".")[1]
 
@@ -279,10 +273,60 @@ def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, va
         harmless.register_hook(poison)  # type: ignore[no-untyped-call]
         return total + 0 * harmless.sum()
 
+    system.watch = False
     system.spoil = spoil
+
+
+@pytest.mark.parametrize("at", [0, 3, 5])
+@pytest.mark.parametrize("name", ["parts.judge.2.weight", "parts.maker.1.bias"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, value: float) -> None:
+    """By itself in the last step of an interval; in another by the first loss that reads the weight that it moved."""
+    state, system = fresh()
+    spoiled_gradient(system, name, at, value)
     with pytest.raises(Diverged) as caught:
         list(run(state, 9, every=4))
-    assert (caught.value.step, caught.value.tensor) == (at + 1, f"gradient of {name}")
+    if at == 3:
+        assert (caught.value.step, caught.value.tensor) == (4, f"gradient of {name}")
+    elif "judge" in name:  # the maker is next
+        assert (caught.value.step, caught.value.tensor) == (at + 1, "loss/maker/total")
+    else:
+        assert (caught.value.step, caught.value.tensor) == (at + 2, "loss/judge/twice")
+
+
+@pytest.mark.parametrize(("value", "left"), [(math.nan, "weight idle"), (1e30, "exp_avg_sq of idle")])
+def test_a_gradient_of_which_no_loss_tells_is_found_at_the_end_of_its_interval(value: float, left: str) -> None:
+    """No loss reads the entry; a square that overflows stops it for ever, and moves it nowhere."""
+    state = TrainingState.fresh(Once, Once.Config(), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+    assert isinstance(state.system, Once)
+    state.system.value = value
+    seen = []
+    with pytest.raises(Diverged) as caught:
+        for progress in run(state, 12, every=4):
+            seen.append(progress.step)  # noqa: PERF401 -- until it diverges
+    assert (caught.value.step, caught.value.tensor, seen) == (8, left, [4])
+
+
+class Once(Pair):
+    """The judge reads one of two numbers more; the gradient of the other is `value` in step 6, and 0 in any other."""
+
+    def __init__(self, config: Pair.Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.idle = nn.Parameter(torch.zeros(2))
+        self.watch, self.value = False, 0.0
+
+    def phases(self, batch_size: int) -> list[Phase]:
+        judge, maker = super().phases(batch_size)
+
+        def loss(batch: Any, noise: Noise, step: int) -> Loss:
+            harmless = self.idle.view_as(self.idle)
+            if step == 5:
+                harmless.register_hook(lambda gradient: torch.tensor([0.0, self.value]))  # type: ignore[no-untyped-call]
+            return Loss(judge.loss(batch, noise, step).total + 0 * harmless[0])
+
+        holder = nn.Module()
+        holder.idle = self.idle
+        return [judge._replace(trains=[*judge.trains, holder], loss=loss), maker]
 
 
 class Idle(Pair):
@@ -325,6 +369,32 @@ def test_the_moving_average_in_closed_form(decay: float) -> None:
         assert not torch.equal(state.average.samplers()[0].state_dict()["0.weight"], maker)
 
 
+def test_without_a_moving_average_the_weights_are_not_copied() -> None:
+    """The same run with and without; the copy that samples is in evaluation mode, wants no gradient, and follows."""
+    one, two = (
+        TrainingState.fresh(Pair, Pair.Config(), SHAPE, seed=0, batch_size=BATCH, device="cpu", averaged=averaged)
+        for averaged in (True, False)
+    )
+    weights, others = ({n: t.data_ptr() for n, t in each.state_dict().items()} for each in (two.system, two.average))
+    assert weights == others
+    for kept, shared in zip(run(one, 6, every=2), run(two, 6, every=2), strict=True):
+        assert kept.scalars == shared.scalars
+        assert torch.equal(one.average.generate(9, "a").values, two.average.generate(9, "a").values)
+    for state in (one, two):
+        maker: Any = state.average.samplers()[0]
+        assert not any(part.training for part in maker.modules())
+        assert not any(weight.requires_grad for weight in maker.parameters())
+        assert all(weight.requires_grad for weight in state.system.parameters())
+    assert same_tensors(one.system, two.system) and same_tensors(one.average, two.average)
+    with pytest.raises(ValueError, match="its decay is 0.9"):
+        list(run(two, 8, decay=0.9))
+
+
+def same_tensors(one: nn.Module, two: nn.Module) -> bool:
+    first, second = one.state_dict(), two.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_a_container_of_both_is_copied_and_what_is_shared_is_not() -> None:
     _, system = fresh()
     average = average_of(system)
@@ -359,6 +429,18 @@ def test_repeats_see_other_data_and_other_noise() -> None:
     # Together they go through the data: the first 40 of these 72 samples are all 40, each once.
     stream = torch.cat([values for values, _ in judge])[:40]
     assert len({tuple(row) for row in stream.tolist()}) == 40
+
+
+def test_reseeded_generators_draw_the_same_bits() -> None:
+    """Draws of one thread share a generator; what was drawn before, an odd number of normals too, leaves no trace."""
+    for law in ("normal", "uniform", "unit"):
+        for size in ((1,), (3,), (16,), (5, 7)):
+            what = Draw(size, law)  # type: ignore[arg-type]
+            ours = noise.draw(what, 1, "a")
+            source = noise.generator(1, "a")
+            fresh_ones = torch.randn(size, generator=source) if law == "normal" else torch.rand(size, generator=source)
+            expected = fresh_ones * 2 - 1 if law == "uniform" else fresh_ones
+            assert torch.equal(ours, expected)
 
 
 class Host(Tensor):

@@ -36,11 +36,40 @@ class Judged(NamedTuple):
     classes: Tensor | None = None
 
 
+class _Fakes:
+    """Fakes that one turn leaves for the next of the same step, with their graph. They are no state: without them, and
+    in a copy of the system, they are made again.
+    """
+
+    def __init__(self) -> None:
+        self._latents: Tensor | None = None
+        self._fakes: Tensor | None = None
+
+    def keep(self, latents: Tensor, fakes: Tensor) -> None:
+        """Keeps the fakes of these latents; not those of a stack, whose graph ends with its turn."""
+        if not torch._C._functorch.is_functorch_wrapped_tensor(latents):  # noqa: SLF001
+            self._latents, self._fakes = latents, fakes
+
+    def take(self, latents: Tensor) -> Tensor | None:
+        """The fakes, if they are of this very tensor; they are then kept no longer."""
+        if self._latents is not latents:
+            return None
+        fakes, self._latents, self._fakes = self._fakes, None, None
+        return fakes
+
+    def __deepcopy__(self, memo: Any) -> "_Fakes":
+        return _Fakes()
+
+
 class AdversarialSystem(System):
     """A generator against a critic: two phases that alternate, the critic first (Goodfellow et al. 2014, algorithm 1).
 
     A subclass builds `generator` and `critic`, says what its latents are, how a batch becomes the critic's input, and
     how the generator's output becomes samples. Its `Config` extends this one and carries its own paper's defaults.
+
+    The generator's update is on fakes of its own, as published. With `share_fakes` it is on those of the critic's last
+    update (as many codes do), its latents and its batch: one pass of the generator less in a step. Augmentation, noise
+    and packing are applied to them anew, and batch normalisation counts them once.
 
     With `packing` m the critic judges m samples at once (Lin et al. 2018, PacGAN), concatenated along dimension 1: it
     must be built for `critic_shape`.
@@ -61,6 +90,9 @@ class AdversarialSystem(System):
         optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
         n_critic: Times = Field(1, description="critic updates for one of the generator")
         update: Literal["alternating", "simultaneous"] = "alternating"
+        share_fakes: bool = Field(
+            False, description="the generator learns from the fakes of the critic's last update, which are made once"
+        )
         packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
         augment: augmentations.Name = Field("none", description="what the critic's inputs go through")
         augment_target: float = Field(0.6, gt=0, lt=1, description="E sign D(x) at which adaptive augmentation rests")
@@ -87,6 +119,7 @@ class AdversarialSystem(System):
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
+        self._kept_fakes = _Fakes()
         self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
         self._augmentation.check_shape(shape)
@@ -153,7 +186,13 @@ class AdversarialSystem(System):
         if self._objective.paired or self._penalty.both_players:
             noise |= self._seen_noise(batch_size, "real")
         generator = Phase(
-            "generator", self._generator_loss, [self.generator], self.optimizer(config.lr), noise, joint=joint
+            "generator",
+            self._generator_loss,
+            [self.generator],
+            self.optimizer(config.lr),
+            noise,
+            joint=joint,
+            shares={"latents": "critic"} if config.share_fakes else {},
         )
         return [critic, generator]
 
@@ -190,8 +229,7 @@ class AdversarialSystem(System):
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         players = self._players(batch)
-        with torch.no_grad():
-            fakes = players.generator(noise["latents"])
+        fakes = self._fakes_for_critic(players, noise["latents"])
         samples = self.real(batch)
         seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(fakes, noise, "fake")
         # Separate passes: batch normalisation sees real or made samples, never a mixture.
@@ -210,8 +248,31 @@ class AdversarialSystem(System):
         )
         return self._penalised(loss, self._penalty.value(turn), step, dynamics, terms)
 
+    def _fakes_for_critic(self, players: Players, latents: Tensor) -> Tensor:
+        """The generator's output, through which no gradient passes."""
+        if not self.config.share_fakes:
+            with torch.no_grad():
+                return players.generator(latents)
+        fakes = players.generator(latents)
+        self._kept_fakes.keep(latents, fakes)
+        return fakes.detach()
+
+    def _fakes_for_generator(self, batch: Any, latents: Tensor) -> Tensor:
+        """The generator's output with its graph: where fakes are shared, that of the critic's turn if it is at hand."""
+        generator: Any = self._players(batch).generator
+        if not self.config.share_fakes:
+            made: Tensor = generator(latents)
+            return made
+        kept = self._kept_fakes.take(latents)
+        if kept is not None:
+            return kept
+        # What batch normalisation remembers has seen them in the critic's turn.
+        buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+        again: Tensor = torch.func.functional_call(generator, buffers, (latents,))
+        return again
+
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        return self._generator_loss_of(self._players(batch).generator(noise["latents"]), batch, noise, step)
+        return self._generator_loss_of(self._fakes_for_generator(batch, noise["latents"]), batch, noise, step)
 
     def _generator_loss_of(self, made: Tensor, batch: Any, noise: Noise, step: int) -> Loss:
         """The generator's loss of what it made of the noise's latents."""
