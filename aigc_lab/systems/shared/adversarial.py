@@ -4,17 +4,20 @@ variant has.
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigc_lab import plugins
 from aigc_lab.augmentations import base as augmentations
 from aigc_lab.config import Few, Positive, Strict, Times, Weight
 from aigc_lab.nets import spectral
+from aigc_lab.nets.critics import MinibatchStd
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
 from aigc_lab.optimizers import base as optimizers
@@ -71,6 +74,9 @@ class AdversarialSystem(System):
     update (as many codes do), its latents and its batch: one pass of the generator less in a step. Augmentation, noise
     and packing are applied to them anew, and batch normalisation counts them once.
 
+    With `one_pass` its critic judges the real and the made samples of an update as one batch, which is the same to
+    rounding for a critic that takes each sample by itself, and refused for one with batch normalisation.
+
     With `packing` m the critic judges m samples at once (Lin et al. 2018, PacGAN), concatenated along dimension 1: it
     must be built for `critic_shape`.
     """
@@ -92,6 +98,9 @@ class AdversarialSystem(System):
         update: Literal["alternating", "simultaneous"] = "alternating"
         share_fakes: bool = Field(
             False, description="the generator learns from the fakes of the critic's last update, which are made once"
+        )
+        one_pass: bool = Field(
+            False, description="the critic judges real and made samples in one pass; not with batch norm"
         )
         packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
         augment: augmentations.Name = Field("none", description="what the critic's inputs go through")
@@ -163,6 +172,11 @@ class AdversarialSystem(System):
                 f"packing {config.packing} does not divide the batch of {batch_size}; "
                 f"set training.batch_size to {max(batch_size // config.packing, 1) * config.packing}"
             )
+        if config.one_pass and any(isinstance(part, _BatchNorm | MinibatchStd) for part in self.critic.modules()):
+            raise ValueError(
+                "one_pass would give the critic's batch statistics a mixture of real and made samples: leave it out, or "
+                "take a critic without batch norm and minibatch_std"
+            )
         reason = self._penalty.unstackable(self)
         if reason is not None:
             self.unstackable = reason
@@ -232,8 +246,7 @@ class AdversarialSystem(System):
         fakes = self._fakes_for_critic(players, noise["latents"])
         samples = self.real(batch)
         seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(fakes, noise, "fake")
-        # Separate passes: batch normalisation sees real or made samples, never a mixture.
-        said = {which: self._judged(players.critic, seen) for which, seen in (("real", seen_real), ("fake", seen_fake))}
+        said = self._said(batch, seen_real, seen_fake)
         real, fake = said["real"].scores, said["fake"].scores
         loss = self._objective.critic(real, fake)
         terms, accuracy = self._class_terms(batch, said)
@@ -247,6 +260,17 @@ class AdversarialSystem(System):
             fake_scores=fake,
         )
         return self._penalised(loss, self._penalty.value(turn), step, dynamics, terms)
+
+    def _said(self, batch: Any, real: Tensor, fake: Tensor) -> dict[str, Judged]:
+        """What the critic says of real and of made samples."""
+        if not self.config.one_pass:
+            # Separate passes: batch normalisation sees real or made samples, never a mixture.
+            critic = self._players(batch).critic
+            return {"real": self._judged(critic, real), "fake": self._judged(critic, fake)}
+        labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
+        said = self._judged(self._players(replace(batch, labels=labels)).critic, torch.cat([real, fake]))
+        halves = [[None, None] if each is None else each.chunk(2) for each in said]
+        return {"real": Judged(halves[0][0], halves[1][0]), "fake": Judged(halves[0][1], halves[1][1])}
 
     def _fakes_for_critic(self, players: Players, latents: Tensor) -> Tensor:
         """The generator's output, through which no gradient passes."""
