@@ -126,9 +126,9 @@ class Phase(NamedTuple):
     changes how a later loss is computed moves here (clipping, a controller, a power iteration), from buffers in which
     the loss left what it saw. A phase runs in the steps from `start` (counted from 0) until `stop`, which it does not
     run in; None: to the end; of these, in the first and each `every`-th after it. In other steps it is left out, and
-    whatever else runs is the same as with it. `shares` are draws, by name, that are those of another phase's last turn
-    in the step: it gets the very tensors and that turn's batch (where there is no such phase, its own). `begins` are the keys of the configuration that add up to `start`, with
-    their values, for who has to change them.
+    whatever else runs is the same as with it. `begins` are the keys of the configuration that add up to `start`, with
+    their values, for who has to change them. `shares` are draws, by name, that are those of another phase's last turn
+    in the step: it gets the very tensors and that turn's batch; its own where there is no such phase.
     """
 
     name: str

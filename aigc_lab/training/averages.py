@@ -56,7 +56,7 @@ class MovingAverage:
             if old is not new and id(old) not in fitted
         ]
         if decay and any(old.is_set_to(new) for old, new in pairs):
-            raise ValueError(f"the average shares the weights, and its decay is {decay}: make the state with an average")
+            raise ValueError(f"the average shares the weights, and its decay is {decay}: make the state averaged")
         pairs = [(old, new) for old, new in pairs if not old.is_set_to(new)]
         moving = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
         self._old, self._new = [old for old, _ in moving], [new for _, new in moving]

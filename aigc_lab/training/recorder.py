@@ -13,7 +13,6 @@ from torch import Tensor
 from aigc_lab.systems.base import Phase, System
 from aigc_lab.training.optimizers import trained
 
-
 # What the column of a gradient's norm is called, before the weight.
 _GRADIENT = "gradient of "
 
@@ -59,9 +58,7 @@ class Recorder:
     reads its weight, and at the end of the interval at the latest in the weight or in the optimiser's memory.
     """
 
-    def __init__(
-        self, system: System, optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, system: System, optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({})) -> None:
         self._device = next(system.parameters()).device
         self._of = {id(parameter): name for name, parameter in system.named_parameters()}
         self._optimizers = optimizers

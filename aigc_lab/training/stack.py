@@ -51,8 +51,9 @@ class Stack:
         all_of_them = [_of_state(self), *map(_of_state, self.states)]
         for whole, *rows in zip(*all_of_them, strict=True):
             _join(whole, rows)
-        for each in (self, *self.states):
-            _share(each)
+        _share(self)
+        for state in self.states:
+            _share(state)
         self._functions = [_Function(self.system, phase) for phase in self.phases]
         self._optimizers = [_Optimizer(self.states, index, phase) for index, phase in enumerate(self.phases)]
 

@@ -2,8 +2,9 @@
 
 In turns in one process, on one thread: the script of `usual_script.py`; our loop on the same networks and pictures; and
 the bound, which is the arithmetic that the algorithm needs and nothing else: one pass of the generator, three of the
-critic (of real and made pictures as one batch where it has no batch norm), the backward of each loss in the weights that
-it trains, torch's fused Adam; its pictures and latents never change, and no number is kept. Printed are images per CPU second and, of the ratios in each round, the medians.
+critic (of real and made pictures as one batch where it has no batch norm), the backward of each loss in the weights
+that it trains, torch's fused Adam; its pictures and latents never change, and no number is kept. Printed are images per
+CPU second and, of the ratios in each round, the medians.
 """
 
 import argparse

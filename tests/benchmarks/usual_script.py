@@ -1,8 +1,8 @@
 """The GAN script that most tutorials share, in our words: `uv run python tests/benchmarks/usual_script.py [mlp|dcgan]`.
 
-MNIST at 32×32 through a `DataLoader` and PIL transforms, one at a time in the training process; plain `torch.optim.Adam`;
-sigmoid and binary cross-entropy; the generator is updated first, and its fakes serve the critic's update too; losses
-cross to the host and are printed at each step. The networks are built here for all who are compared with it.
+MNIST at 32×32 through a `DataLoader` and PIL transforms, one at a time in the training process; plain
+`torch.optim.Adam`; sigmoid and binary cross-entropy; the generator is updated first, and its fakes serve the critic's
+update too; losses cross to the host and are printed at each step. The networks are built here for all who are compared.
 """
 
 import sys
@@ -79,7 +79,8 @@ def dataset(folder: Path | None) -> Dataset[Any]:
     """MNIST's training pictures below the folder, or random ones."""
     if folder is None or not (folder / "MNIST" / "raw").is_dir():
         return Noise28()
-    return datasets.MNIST(str(folder), train=True, download=False, transform=_transform())
+    pictures: Dataset[Any] = datasets.MNIST(str(folder), train=True, download=False, transform=_transform())
+    return pictures
 
 
 def steps_of(name: Network, pictures: Dataset[Any], say: Any = print) -> Iterator[None]:

@@ -104,7 +104,9 @@ def test_the_generator_learns_from_the_fakes_of_the_last_critic(case: str) -> No
     apart = fresh(kind, options, share_fakes=False)
     train(apart)
     weight = next(iter(apart.system.parameters()))
-    assert (weight - next(iter(state.system.parameters()))).abs().max() > 1e3 * CLOSE, "fresh fakes are another training"
+    assert (weight - next(iter(state.system.parameters()))).abs().max() > 1e3 * CLOSE, (
+        "fresh fakes are another training"
+    )
 
 
 def judged(mirror: Any, samples: Tensor, *labels: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ def test_fakes_that_are_made_again_change_nothing(
     """Without what the critic's turn left, as in a stack: the same numbers, and the same running statistics."""
     one, two = fresh(kind, options), fresh(kind, options)
     curve = train(one)
-    monkeypatch.setattr("aigc_lab.systems.shared.adversarial._Fakes.take", lambda *_: None)
+    monkeypatch.setattr("aigc_lab.systems.shared.fakes.Fakes.take", lambda *_: None)
     for kept, again in zip(curve, train(two), strict=True):
         assert kept.scalars == pytest.approx(again.scalars, rel=1e-6)
     for ours, theirs in zip(one.system.state_dict().values(), two.system.state_dict().values(), strict=True):
@@ -143,7 +145,7 @@ def test_it_goes_with_every_penalty_and_copies_between_two_turns(penalty: str) -
     state.system.float(), state.average.float()
     critic, generator = state.phases
     batch = Images(DATA[Modality.IMAGES].values[:BATCH].float())
-    draws = {name: noise.draw(what, 0, name) for name, what in (critic.noise | generator.noise).items()}
+    draws = {name: noise.draw(what, 0, name) for name, what in {**critic.noise, **generator.noise}.items()}
     first = critic.loss(batch, draws, 0).total
     copied = copy.deepcopy(state.system)
     losses = [phase.loss(batch, draws, 0).total for phase in (generator, copied.phases(BATCH)[1])]
@@ -168,8 +170,40 @@ def test_what_it_draws_is_drawn_again_in_a_resumed_run() -> None:
     assert any((a != b).any() for a, b in zip(other.parameters(), broken.system.parameters(), strict=True))
 
 
+ONE_PASS: list[tuple[Any, dict[str, Any]]] = [
+    (PointGAN, {"packing": 2, "loss": "hinge"}),
+    (PointGAN, {"conditional": "concat", "packing": 2}),
+    (PointGAN, {"conditional": "auxiliary", "spectral_norm": True}),
+    (PointGAN, {"loss": "relativistic", "penalty": "r1_r2", "n_critic": 2}),
+    (DCGAN, {"width": 4, "critic_norm": "layer", "penalty": "wgan_gp", "conditional": "projection"}),
+]
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize(("kind", "options"), ONE_PASS)
+def test_one_pass_of_the_critic_is_two(kind: Any, options: dict[str, Any]) -> None:
+    small = {"latent_size": 5} | ({"hidden": 8} if kind is PointGAN else {})
+    one, two = (fresh(kind, small | options, one_pass=one_pass, share_fakes=False) for one_pass in (True, False))
+    passes: list[int] = []
+    first = next(part for part in one.system.critic.modules() if isinstance(part, nn.Linear | nn.Conv2d))  # type: ignore[union-attr]
+    first.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    train(one, 1)
+    assert 2 * BATCH // options.get("packing", 1) in passes
+    train(two, 1)
+    for mine, theirs in zip(train(one), train(two), strict=True):
+        assert mine.scalars == pytest.approx(theirs.scalars, rel=1e-6)
+    for key, value in two.system.state_dict().items():
+        close(one.system.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("options", [{}, {"critic_norm": "none", "minibatch_std": True}])
+def test_one_pass_is_refused_where_it_would_mix_a_batch(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="one_pass would give the critic's batch statistics a mixture"):
+        fresh(DCGAN, {"width": 4, "latent_size": 5}, one_pass=True, **options)
+
+
 def test_a_game_whose_generator_moves_first_has_no_fakes_to_share() -> None:
     with pytest.raises(ValueError, match="its generator moves first"):
         DiracGAN(DiracGAN.Config(share_fakes=True), Shape(Modality.POINTS, (1,)))
     with pytest.raises(ValidationError):
-        PointGAN.Config(share_fakes="some")  # type: ignore[arg-type]
+        PointGAN.Config(share_fakes="some")

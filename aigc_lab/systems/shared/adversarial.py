@@ -25,6 +25,7 @@ from aigc_lab.penalties import base as penalties
 from aigc_lab.penalties.base import CriticTurn, Players, Turn
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
+from aigc_lab.systems.shared.fakes import Fakes
 
 #: the type of `penalty`
 Penalty = penalties.Name
@@ -37,31 +38,6 @@ class Judged(NamedTuple):
 
     scores: Tensor
     classes: Tensor | None = None
-
-
-class _Fakes:
-    """Fakes that one turn leaves for the next of the same step, with their graph. They are no state: without them, and
-    in a copy of the system, they are made again.
-    """
-
-    def __init__(self) -> None:
-        self._latents: Tensor | None = None
-        self._fakes: Tensor | None = None
-
-    def keep(self, latents: Tensor, fakes: Tensor) -> None:
-        """Keeps the fakes of these latents; not those of a stack, whose graph ends with its turn."""
-        if not torch._C._functorch.is_functorch_wrapped_tensor(latents):  # noqa: SLF001
-            self._latents, self._fakes = latents, fakes
-
-    def take(self, latents: Tensor) -> Tensor | None:
-        """The fakes, if they are of this very tensor; they are then kept no longer."""
-        if self._latents is not latents:
-            return None
-        fakes, self._latents, self._fakes = self._fakes, None, None
-        return fakes
-
-    def __deepcopy__(self, memo: Any) -> "_Fakes":
-        return _Fakes()
 
 
 class AdversarialSystem(System):
@@ -128,7 +104,7 @@ class AdversarialSystem(System):
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
-        self._kept_fakes = _Fakes()
+        self._kept_fakes = Fakes()
         self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
         self._augmentation.check_shape(shape)
@@ -174,8 +150,8 @@ class AdversarialSystem(System):
             )
         if config.one_pass and any(isinstance(part, _BatchNorm | MinibatchStd) for part in self.critic.modules()):
             raise ValueError(
-                "one_pass would give the critic's batch statistics a mixture of real and made samples: leave it out, or "
-                "take a critic without batch norm and minibatch_std"
+                "one_pass would give the critic's batch statistics a mixture of real and made samples: leave it out, "
+                "or take a critic without batch norm and minibatch_std"
             )
         reason = self._penalty.unstackable(self)
         if reason is not None:
@@ -269,8 +245,8 @@ class AdversarialSystem(System):
             return {"real": self._judged(critic, real), "fake": self._judged(critic, fake)}
         labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
         said = self._judged(self._players(replace(batch, labels=labels)).critic, torch.cat([real, fake]))
-        halves = [[None, None] if each is None else each.chunk(2) for each in said]
-        return {"real": Judged(halves[0][0], halves[1][0]), "fake": Judged(halves[0][1], halves[1][1])}
+        scores, classes = said.scores.chunk(2), (None, None) if said.classes is None else said.classes.chunk(2)
+        return {which: Judged(scores[side], classes[side]) for side, which in enumerate(("real", "fake"))}
 
     def _fakes_for_critic(self, players: Players, latents: Tensor) -> Tensor:
         """The generator's output, through which no gradient passes."""
