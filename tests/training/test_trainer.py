@@ -3,10 +3,12 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,6 +21,7 @@ from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training.averages import average_of
+from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course, Gradients, turns
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import build_optimizer, trained
@@ -390,6 +393,32 @@ def test_without_a_moving_average_the_weights_are_not_copied() -> None:
     assert same_tensors(one.system, two.system) and same_tensors(one.average, two.average)
     with pytest.raises(ValueError, match="its decay is 0.9"):
         list(run(two, 8, decay=0.9))
+
+
+def test_a_state_without_an_average_is_stored_without_one_and_takes_one_of_before(tmp_path: Path) -> None:
+    made = [
+        TrainingState.fresh(Pair, Pair.Config(), SHAPE, seed=seed, batch_size=BATCH, device="cpu", averaged=averaged)
+        for seed, averaged in ((0, False), (0, False), (0, True), (1, False), (1, False))
+    ]
+    for state in made:
+        state.system.watch = False  # type: ignore[assignment]
+    straight, new, old, *resumed = made
+    list(run(straight, 7, every=3))
+    for state, name in ((new, "new"), (old, "old")):
+        list(train_one(state, Batches(DATA, BATCH, 0), seed=0, steps=7, every=3, precision="fp32", **until(state, 4)))
+        save_state(state, tmp_path / name)
+    stored = {
+        name: [key for key in load_file(tmp_path / name) if key.startswith("average.")] for name in ("new", "old")
+    }
+    assert stored["old"] and not stored["new"]
+    for state, name in zip(resumed, ("new", "old"), strict=True):
+        restore_state(state, tmp_path / name)
+        list(run(state, 7, every=3))
+        assert same_tensors(straight.system, state.system) and same_tensors(straight.average, state.average)
+
+
+def until(state: TrainingState, step: int) -> dict[str, Any]:
+    return {"interrupted": lambda: state.step == step}
 
 
 def same_tensors(one: nn.Module, two: nn.Module) -> bool:
