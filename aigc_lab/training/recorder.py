@@ -166,7 +166,7 @@ class Recorder:
         """What a gradient leaves its trace in, by name: the weights that are trained, and the optimisers' memory."""
         for optimizer in self._optimizers.values():
             for weight in optimizer.param_groups[0]["params"]:
-                yield f"weight {self._of[id(weight)]}", weight.detach()
+                yield self._of[id(weight)], weight.detach()
                 for key, value in optimizer.state.get(weight, {}).items():
                     if value.shape == weight.shape and value.is_floating_point():
                         yield f"{key} of {self._of[id(weight)]}", value

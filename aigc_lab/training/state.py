@@ -78,7 +78,8 @@ class Replica:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run after `step` steps; scalars are means over the steps since the last one.
+    """Progress of a run after `step` steps; scalars are means over the steps since the last one, and gradient norms
+    those of each phase's last step.
 
     `seconds` is the cost of these steps: their duration, shared among the runs that were trained in it.
     `samples_per_second` is the run's own speed by the clock.

@@ -299,7 +299,7 @@ def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, va
         assert (caught.value.step, caught.value.tensor) == (at + 2, "loss/judge/twice")
 
 
-@pytest.mark.parametrize(("value", "left"), [(math.nan, "weight idle"), (1e30, "exp_avg_sq of idle")])
+@pytest.mark.parametrize(("value", "left"), [(math.nan, "idle"), (1e30, "exp_avg_sq of idle")])
 def test_a_gradient_of_which_no_loss_tells_is_found_at_the_end_of_its_interval(value: float, left: str) -> None:
     """No loss reads the entry; a square that overflows stops it for ever, and moves it nowhere."""
     state = TrainingState.fresh(Once, Once.Config(), SHAPE, seed=0, batch_size=BATCH, device="cpu")
