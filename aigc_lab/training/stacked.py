@@ -39,10 +39,11 @@ class Stacked(Course):
     @torch.no_grad()
     def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
         self._stack.move(number, gradients)
-        rows = zip(*(gradient.unbind() for gradient in gradients), strict=True)
-        for replica, mine, its_gradients in zip(self.replicas, by_replica(loss), rows, strict=True):
+        measured = number in self._measured
+        for row, (replica, mine) in enumerate(zip(self.replicas, by_replica(loss), strict=True)):
             phase = replica.state.phases[number]
-            replica.state.recorder.record(phase, mine.total, mine.parts, mine.dynamics, its_gradients)
+            own = tuple(gradient[row] for gradient in gradients) if measured else None
+            replica.state.recorder.record(phase, mine.total, mine.parts, mine.dynamics, own)
 
     def resume(self) -> None:
         super().resume()

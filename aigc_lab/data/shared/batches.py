@@ -63,5 +63,9 @@ class Batches:
                 longest = max(longest, int(self._places[here].max()))
             pieces.append(there)
             position += len(there)
-        batch = self.samples.take(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
-        return batch if self._places is None else replace(batch, values=batch.values[:, :longest])
+        rows, labels = pieces[0] if len(pieces) == 1 else torch.cat(pieces), self.samples.labels
+        # Whole rows are copied: several times as fast as an index.
+        values = self.samples.values.index_select(0, rows)
+        if self._places is not None:
+            values = values[:, :longest]
+        return replace(self.samples, values=values, labels=None if labels is None else labels.index_select(0, rows))
