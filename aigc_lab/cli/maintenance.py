@@ -154,6 +154,7 @@ def bench(
     from aigc_lab.cli.output import progress
     from aigc_lab.commands import bench
     from aigc_lab.display.bench import history_page, result_page
+    from aigc_lab.display.wording import counted
     from aigc_lab.host import environment, signals
     from aigc_lab.host.settings import Settings, nameable
 
@@ -181,7 +182,8 @@ def bench(
     if result["interrupted"]:
         raise KeyboardInterrupt
     if result["failed"]:
-        raise Failure(f"{len(result['failed'])} measurements failed; see above")
+        failed = counted(len(result["failed"]), "measurement")
+        raise Failure(f"{failed} failed; see above")
 
 
 @app.command()

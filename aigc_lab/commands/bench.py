@@ -5,7 +5,6 @@ same machine, device, number of threads and effort.
 """
 
 import json
-import os
 import tempfile
 import time
 import traceback
@@ -67,12 +66,15 @@ def measure(
     An interruption ends it: whole rounds so far are in the result, which says `interrupted`. What raises is listed with
     the reason, and the others are measured all the same. Raises `UsageError` before anything is measured.
     """
+    from threadpoolctl import threadpool_limits
+
     wanted = chosen(only, peers)
     settings.prepare()
     device = environment.device(device)
     benchmarks = {name: plugins.find(Benchmark, name)() for name in wanted}  # type: ignore[type-abstract]
     earlier = stored(settings)
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=settings.home) as folder:
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=settings.home) as folder, threadpool_limits(threads):
+        environment.settle(threads)
         setting = Setting(
             device,
             threads,
@@ -93,21 +95,17 @@ def measure(
         except KeyboardInterrupt:
             result["interrupted"] = True
     result["machine"]["load_after"] = environment.load()
-    if result["rows"] or not result["interrupted"]:
+    if result["rows"]:
         _store(settings, result)
     return beside_last(result, earlier)
 
 
 def _begun(setting: Setting) -> Json:
-    from threadpoolctl import threadpool_limits
-
-    environment.settle(setting.threads)
-    threadpool_limits(setting.threads)
     now = datetime.now(UTC)
     described = environment.describe(setting.device)
     return {
         "format": _FORMAT,
-        "id": f"{now:%Y%m%d-%H%M%S}-{os.getpid()}",
+        "id": f"{now:%Y%m%d-%H%M%S-%f}",
         "at": now.isoformat(timespec="seconds"),
         "size": setting.size,
         "device": setting.device,

@@ -8,9 +8,8 @@ from rich.console import Group, RenderableType
 from aigc_lab.display.rows_table import Column, RowsTable
 from aigc_lab.display.terminal import Text
 from aigc_lab.display.wording import Row, counted, duration
-from aigc_lab.statistics.wording import number
 
-# A change of the ratio that is shown as one, where quartiles of both results do not meet.
+# A ratio whose quartiles meet those of before has not changed, as far as it was measured.
 _SAME = "as before"
 
 
@@ -63,10 +62,9 @@ def machine_line(result: Mapping[str, Any]) -> str:
 
 
 def ratio_text(row: Row, ratio: Mapping[str, float]) -> str:
-    """`1.35 × (1.31–1.4)` as fast, or for a cost `0.021 % (0.02–0.024)` of the reference's time."""
+    """`1.35 × (1.31–1.40)` as fast, or for a cost `0.021 % (0.0200–0.0240)` of the reference's time."""
     share = row["says"] == "cost"
-    values = [(100 if share else 1) * ratio[key] for key in ("median", "low", "high")]
-    middle, low, high = (f"{each:,.0f}" if each >= 1000 else number(each) for each in values)
+    middle, low, high = (_three((100 if share else 1) * ratio[key]) for key in ("median", "low", "high"))
     return f"{middle} {'%' if share else '×'} ({low}–{high})"
 
 
@@ -82,8 +80,16 @@ def before_text(row: Row) -> str:
 
 
 def _rate(row: Row, key: str) -> str:
-    value = row[key]["median"]
-    return f"{value:,.0f}" if value >= 1000 else number(value)
+    return _three(row[key]["median"])
+
+
+def _three(value: float) -> str:
+    """Three digits, zeros included, or all of an integer part that is longer.
+
+    >>> _three(1.0), _three(0.02345), _three(123.4), _three(1234567.0)
+    ('1.00', '0.0234', '123', '1,234,567')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 _COLUMNS = (

@@ -58,7 +58,7 @@ def state_of(network: Network, device: str, *, channels_last: bool = False) -> T
     known = {key: value for key, value in wanted.items() if key in UsualGAN.Config.model_fields}
     return fresh(
         UsualGAN,
-        UsualGAN.Config(network=network, **known),  # type: ignore[arg-type]
+        UsualGAN.Config(network=network, **known),
         Shape(Modality.IMAGES, (1, SIDE, SIDE)),
         seed=0,
         batch_size=BATCH,
