@@ -138,7 +138,8 @@ def bench(
     peers: Annotated[
         Path | None,
         typer.Option(
-            help="Race the contestants in this folder: runs the code of its files with NAME and prepare.", metavar="DIR"
+            help="Race the contestants in this folder too: runs the code of its files with NAME and prepare.",
+            metavar="DIR",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds: a first look.")] = False,

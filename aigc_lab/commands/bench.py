@@ -41,13 +41,16 @@ def names() -> list[str]:
 
 
 def chosen(only: Sequence[str] | None, peers: Path | None) -> list[str]:
-    """Names of what is to be measured. Raises `UsageError` for an unknown name, and for peers without a folder."""
+    """Names of what is to be measured; a folder of peers asks for these too. Raises `UsageError` for an unknown name,
+    and for peers without a folder.
+    """
     for name in only or ():
         if name not in names():
             raise UsageError(f"--only {name}: {unknown_name('measurement', name, names())}")
     if only and "peers" in only and peers is None:
         raise UsageError("--only peers: name the contestants' folder with --peers DIR")
-    return [name for name in names() if not only or name in only]
+    asked = {*only, *(["peers"] if peers else [])} if only else {*names()}
+    return [name for name in names() if name in asked]
 
 
 def measure(

@@ -1,6 +1,7 @@
 """What `aigc-lab bench` times: each measurement, in a size that says nothing, gives times of two that do the same."""
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from aigc_lab import plugins
 from aigc_lab.benchmarks.base import Benchmark, Case, Clock, Says, Setting, Unmeasured
-from aigc_lab.benchmarks.shared import timing, usual_gans
+from aigc_lab.benchmarks.shared import usual_gans
 from aigc_lab.benchmarks.shared.timing import Timing, take
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.registry.runs import list_runs
@@ -110,7 +111,7 @@ class Clocked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
         self.now, self.called = 100.0, list[str]()
         name = "process_time" if clock == "cpu" else "perf_counter"
-        monkeypatch.setattr(timing.time, name, lambda: self.now)
+        monkeypatch.setattr(time, name, lambda: self.now)
 
     def takes(self, who: str, seconds: float) -> Callable[[], None]:
         def call() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from shell import command, mistakes
 
+from aigc_lab import plugins
 from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import contestants
 from aigc_lab.commands import bench
@@ -45,7 +46,7 @@ def shams(monkeypatch: pytest.MonkeyPatch) -> dict[str, Body]:
 
         return Sham
 
-    monkeypatch.setattr(bench.plugins, "find", find)
+    monkeypatch.setattr(plugins, "find", find)
     monkeypatch.setattr(bench, "names", lambda: sorted(bodies))
     return bodies
 
@@ -222,6 +223,7 @@ def test_a_broken_contestant_is_one_line(tmp_path: Path, name: str) -> None:
         ),
         (["--only", "peers"], "--only peers: name the contestants' folder with --peers DIR"),
         (["--peers", "nowhere"], "--peers nowhere: is no folder; name one whose files are contestants"),
+        (["--only", "step", "--peers", "nowhere"], "--peers nowhere: is no folder"),
         (["--peers", "empty"], "--peers empty: none of its 1 Python files is a contestant"),
         (["--device", "abacus"], "--device abacus: there is no such device"),
         (["--device", "cuda:99"], "--device cuda:99: this machine has"),
