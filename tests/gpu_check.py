@@ -110,7 +110,8 @@ class Check:
         where = ["--devices", self.device, "--trials-per-gpu", "2"] if self.cuda else ["--workers", "2"]
         program = "from aigc_lab.cli import main; main()"
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            words = ["sweep", "ring", "--trials", "2", "--steps", "200", "--set", "confirm=null", "--json", "--home", folder, *where]
+            words = ["sweep", "ring", "--trials", "2", "--steps", "200", "--set", "confirm=null", "--json"]
+            words += ["--home", folder, *where]
             began = time.monotonic()
             done = self._run([sys.executable, "-c", program, *words], 0.4)
             try:

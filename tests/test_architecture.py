@@ -23,7 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "api"),
     ("commands",),
     ("archive", "serving"),
-    ("sweeps", "executors/*", "web", "contracts"),
+    ("sweeps", "executors/*", "web", "contracts", "benchmarks/*"),
+    ("benchmarks.shared",),
+    ("benchmarks.base",),
     ("executors.shared",),
     ("executors.base", "display"),
     ("runs", "evaluate"),
@@ -45,12 +47,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 PLUGINS = (
     *("systems", "data", "metrics", "extractors", "executors", "penalties", "augmentations", "pruners"),
-    *("optimizers", "modalities"),
+    *("optimizers", "modalities", "benchmarks"),
 )
 # Rooms, or single modules of a room, that are imported to print a table: what is heavy would be felt.
 LIGHT = (
     *("", "api", "cli", "config", "experiment", "host", "metrics.base", "plugins", "registry", "text", "web"),
     *("modalities.base", "modalities.shared.blocks", "modality", "shape"),
+    *("benchmarks.base", "commands.bench", "display.bench"),
     *("commands.compare", "commands.doctor", "commands.explain", "commands.given", "commands.judge"),
     *("commands.sentences", "commands.spool", "commands.status", "commands.stop", "commands.ui"),
     *("metrics.shared.text", "scoring.given_sentences"),

@@ -296,6 +296,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "export": ("good", "-o", "packed.tar", "--force"),
     "import": ("packed.tar",),
     "init": ("copied", "--force"),
+    "bench": ("--only", "self_bleu", "--quick"),
 }
 _GOOD = """\
 data: {name: ring, points: 300}

@@ -28,6 +28,11 @@ def executors(typed: str) -> list[str]:
     return []
 
 
+def benchmarks(typed: str) -> list[str]:
+    """Names of what `bench` measures."""
+    return _offered(plugins.names("benchmarks"), typed)
+
+
 def sweeps(typed: str) -> list[str]:
     """Ids and names of the sweeps of the home that the environment names."""
     rows = _read("SELECT id, name FROM sweep ORDER BY created_at DESC")

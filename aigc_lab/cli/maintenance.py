@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from aigc_lab.cli.options import AsJson, Home, OfSweep, TrustCode, app, complete_result, complete_sweep
+from aigc_lab.cli.options import (
+    AsJson,
+    Home,
+    OfSweep,
+    TrustCode,
+    app,
+    complete_benchmark,
+    complete_result,
+    complete_sweep,
+)
 from aigc_lab.cli.output import print_json, print_table
+from aigc_lab.errors import Failure, UsageError
 
 
 @app.command()
@@ -113,6 +123,68 @@ def doctor(
         print_table(checks_table([vars(check) for check in checks]))
     if any(check.state == "problem" for check in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure this alone, such as step. May be given again.  [default: all]",
+            metavar="NAME",
+            autocompletion=complete_benchmark,
+        ),
+    ] = None,
+    peers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Race the contestants in this folder too: runs the code of its files with NAME and prepare.",
+            metavar="DIR",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds: a first look.")] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, or auto.")] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="CPU threads. With one, CPU time counts, which a busy machine leaves alone.", min=1)
+    ] = 1,
+    stored: Annotated[bool, typer.Option("--list", help="Show the results of before; nothing is measured.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Measure this machine beside references timed in the same minutes, and what has changed since the last time."""
+    from aigc_lab.cli.output import progress
+    from aigc_lab.commands import bench
+    from aigc_lab.display.bench import history_page, result_page
+    from aigc_lab.display.wording import counted
+    from aigc_lab.host import environment, signals
+    from aigc_lab.host.settings import Settings, nameable
+
+    settings = Settings.load(home)
+    if stored:
+        results = bench.history(settings)
+        print_json(results) if json else print_table(history_page(results))
+        return
+    if threads > environment.cores():
+        raise UsageError(f"--threads {threads}: this process may use {environment.cores()} cores")
+    bench.chosen(only, peers if peers is None else nameable(peers, "--peers"))
+    print("bench: importing torch, which takes some seconds …", file=sys.stderr, flush=True)
+    with signals.handled(), progress() as show:
+        result = bench.measure(
+            settings,
+            only,
+            device=device,
+            threads=threads,
+            size="quick" if quick else "full",
+            peers=peers,
+            show=show,
+            say=lambda text: print(f"bench: {text}", file=sys.stderr, flush=True),
+        )
+    print_json(result) if json else print_table(result_page(result, bench.busy_line(result["machine"])))
+    if result["interrupted"]:
+        raise KeyboardInterrupt
+    if result["failed"]:
+        failed = counted(len(result["failed"]), "measurement")
+        raise Failure(f"{failed} failed; see above")
 
 
 @app.command()

@@ -74,6 +74,12 @@ def complete_executor(incomplete: str) -> list[str]:
     return completion.executors(incomplete)
 
 
+def complete_benchmark(incomplete: str) -> list[str]:
+    from aigc_lab.cli import completion
+
+    return completion.benchmarks(incomplete)
+
+
 def complete_result(incomplete: str) -> list[str]:
     """Whatever has weights: runs, sweeps, promoted models."""
     from aigc_lab.cli import completion

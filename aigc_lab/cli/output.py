@@ -73,8 +73,8 @@ def reserved(json: bool) -> "Iterator[None]":
 
 # Commands that take --home, as a remedy names them.
 _REMEDY = re.compile(
-    r"(?<![\w-])aigc-lab (sweep|train|resume|stop|status|verify|reconcile|spool|export|import|delete|doctor|promote"
-    r"|sample|ui|compare|runs|show|report|plot|models|rejudge)\b(?![^;)']*--home)"
+    r"(?<![\w-])aigc-lab (sweep|train|resume|stop|status|verify|reconcile|spool|export|import|delete|doctor|bench"
+    r"|promote|sample|ui|compare|runs|show|report|plot|models|rejudge)\b(?![^;)']*--home)"
 )
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,6 +52,25 @@ def cores() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = capacity.cpu_quota()
     return count if quota is None else max(1, min(count, int(quota)))
+
+
+@cache
+def cpu_model() -> str:
+    """What the processor calls itself; its architecture where it cannot be asked."""
+    with suppress(OSError, IndexError):
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+        return text.split("model name", 1)[1].partition("\n")[0].partition(":")[2].strip()
+    with suppress(OSError, subprocess.SubprocessError):  # macOS
+        words = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def load() -> float | None:
+    """Processes that ran or waited for a core in the last minute, on average; None where the system does not say."""
+    with suppress(OSError, AttributeError):
+        return round(os.getloadavg()[0], 2)
+    return None
 
 
 def omp_threads() -> int | None:

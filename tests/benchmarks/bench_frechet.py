@@ -19,18 +19,10 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from aigc_lab.benchmarks.frechet import vectors
 from aigc_lab.statistics.frechet import Gaussian, distance, standard_error
 
 D, REFERENCE = 2048, 5_000
-
-
-def vectors(rows: int, seed: int, scale: float) -> Tensor:
-    source = torch.Generator().manual_seed(seed)
-    spectrum = torch.arange(1, D + 1, dtype=torch.float64) ** -0.6
-    turn = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
-    drawn = torch.randn(rows, D, generator=source, dtype=torch.float64) * spectrum * scale
-    made: Tensor = (drawn @ turn + 0.4).float()
-    return made
 
 
 def timed(call: Callable[[], float], times: int) -> tuple[float, float]:
@@ -68,7 +60,7 @@ def main() -> None:
     threads = arguments.parse_args().threads
     torch.set_num_threads(threads)
     threadpool_limits(threads)
-    reference = vectors(REFERENCE, 1, 1.0)
+    reference = vectors(REFERENCE, D, 1, 1.0)
     of_all = Gaussian.of(reference)
     known = Gaussian(of_all.count, of_all.mean, of_all.covariance)
     known.__dict__["root"] = of_all.root
@@ -77,7 +69,7 @@ def main() -> None:
     print(f"d = {D}, a reference of {REFERENCE:,}")
     print("     n       FD  ours, s   theirs   ratio  our error   theirs   SE, s", flush=True)
     for n in (256, 1000, 5000):
-        made = vectors(n, 2, 1.1)
+        made = vectors(n, D, 2, 1.1)
         gaussian = Gaussian.of(made)
         ours, seconds = timed(partial(measured, made, known), 3)
         other, their_seconds = timed(partial(theirs, made, mean, covariance), 1)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits
 
+from aigc_lab.benchmarks.self_bleu import nltk_scores, numbered
+from aigc_lab.benchmarks.self_bleu import sentences as made_up
 from aigc_lab.text.bleu import bleu, self_bleu, self_bleu_without
-from aigc_lab.text.corpus import Corpus
 from aigc_lab.text.ngram_model import NgramModel
 from aigc_lab.text.rouge import rouge_l, rouge_nn
 
@@ -41,19 +41,7 @@ def sentences() -> tuple[str, list[str]]:
     for path in (folder / "data" / "text" / "coco_train.txt", folder / "text" / "coco_train.txt"):
         if path.is_file():
             return "captions", path.read_text().splitlines()[:SENTENCES]
-    source = np.random.default_rng(0)
-    share = 1 / np.arange(1, 5_001)
-    lengths = source.integers(7, 15, SENTENCES)
-    return "made-up sentences", [
-        " ".join(f"w{word}" for word in source.choice(len(share), length, p=share / share.sum())) for length in lengths
-    ]
-
-
-def numbered(texts: list[str]) -> Corpus:
-    split = [text.split() for text in texts]
-    words = tuple(dict.fromkeys(word for sentence in split for word in sentence))
-    number = {word: place for place, word in enumerate(words)}
-    return Corpus.of([[number[word] for word in sentence] for sentence in split], words)
+    return "made-up sentences", made_up(SENTENCES)
 
 
 def timed(call: Callable[[], Result], times: int = 3) -> tuple[Result, float]:
@@ -73,13 +61,6 @@ def measured(name: str, call: Callable[[], Result]) -> tuple[Result, float]:
     tracemalloc.stop()
     print(f"{name:44} {seconds:8.3f} {peak:9.1f}", flush=True)
     return value, seconds
-
-
-def nltk(rows: list[int], split: list[list[str]]) -> list[float]:
-    smooth = SmoothingFunction().method1
-    weights = [(1 / n,) * n for n in (2, 3, 4, 5)]
-    scores = [sentence_bleu(split[:row] + split[row + 1 :], split[row], weights, smooth)[-1] for row in rows]
-    return [float(score) for score in scores]
 
 
 def main() -> None:
@@ -104,7 +85,8 @@ def main() -> None:
     measured(f"best ROUGE-L, {NEAREST} in {half:,}", lambda: rouge_nn(some, second))
 
     rows = np.linspace(0, count - 1, NLTK).astype(int).tolist()
-    theirs, spent = timed(partial(nltk, rows, [text.split() for text in texts]), 1)
+    found, spent = timed(partial(nltk_scores, rows, [text.split() for text in texts]), 1)
+    theirs = [scores[-1] for scores in found]
     scaled = spent * count / NLTK
     print(
         f"Self-BLEU 2 to 5, NLTK: {spent:.1f} s for {NLTK} sentences, so {scaled:,.0f} s for all: "

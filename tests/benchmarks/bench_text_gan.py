@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from bench_train import bare, ours
+from bench_train import ours
 from torch import Tensor
 
+from aigc_lab.benchmarks.shared.bare import bare
 from aigc_lab.data.oracle import OracleText
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.nets.decoding import pick, pick_by_groups

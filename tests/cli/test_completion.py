@@ -44,6 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("aigc-lab sweep mi", {"mine.yaml"}),
         ("aigc-lab sweep ring --executor ", {"inline", "local", "queue", "ray", "slurm"}),
         ("aigc-lab resume ring --executor mi", {"mine.py"}),
+        ("aigc-lab bench --only s", {"self_bleu", "step"}),
         ("aigc-lab sample animals.safetensors --labels ", {"cat", "cow", "dog"}),
         ("aigc-lab sample animals.safetensors --labels dog,c", {"dog,cat", "dog,cow"}),
         ("aigc-lab sample ring-00000000.0.0 --labels ", set()),

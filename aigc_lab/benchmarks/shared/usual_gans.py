@@ -1,0 +1,104 @@
+"""The two GANs of the script that most tutorials share, for 32×32 pictures: what peers are timed on.
+
+`mlp`: a generator 100-128-256-512-1024-pixels and a critic pixels-512-256-1; `dcgan`: upsampling and convolutions of
+128 and 64 channels, and a critic of four strided convolutions with dropout.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from aigc_lab.benchmarks.shared.trainings import fresh
+from aigc_lab.config import Width
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.systems.shared.image_gan import PictureGAN
+from aigc_lab.training.state import TrainingState
+
+SIDE, LATENT, BATCH = 32, 100, 64
+Network = Literal["mlp", "dcgan"]
+NETWORKS: tuple[Network, ...] = ("mlp", "dcgan")
+
+
+def networks(name: str) -> tuple[nn.Module, nn.Module]:
+    """Generator [N, 100] -> [N, 1, 32, 32] in [−1, 1], and critic [N, 1, 32, 32] -> logits [N, 1], with new weights."""
+    return _mlp() if name == "mlp" else _dcgan()
+
+
+def pictures(count: int = 10_000) -> Tensor:
+    """Random bytes [count, 1, 32, 32] in the place of a dataset's pictures; the same in every call."""
+    source = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 1, SIDE, SIDE), dtype=torch.uint8, generator=source)
+
+
+class UsualGAN(PictureGAN):
+    """These networks with the loss and the knobs of every GAN here. For timing alone: the convolutional critic's
+    dropout draws from torch's stream, and not from keyed noise.
+    """
+
+    class Config(PictureGAN.Config):
+        network: Network = "mlp"
+        latent_size: Width = LATENT
+        latent_law: Literal["uniform", "normal"] = Field("normal", description="as the script does")
+
+    config: Any
+
+    def __init__(self, config: Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.generator, self.critic = networks(config.network)
+
+
+def state_of(network: Network, device: str, *, channels_last: bool = False) -> TrainingState:
+    """A fresh state without a moving average. As in the script, fakes serve both updates, and a critic without batch
+    statistics judges real and made samples at once, where the configuration of GANs can say so.
+    """
+    wanted = {"share_fakes": True, "one_pass": network == "mlp"}
+    known = {key: value for key, value in wanted.items() if key in UsualGAN.Config.model_fields}
+    return fresh(
+        UsualGAN,
+        UsualGAN.Config(network=network, **known),
+        Shape(Modality.IMAGES, (1, SIDE, SIDE)),
+        seed=0,
+        batch_size=BATCH,
+        device=device,
+        channels_last=channels_last,
+        averaged=False,
+    )
+
+
+def real_images(device: str) -> Images:
+    return Images(pictures()).to(device)
+
+
+def _mlp() -> tuple[nn.Module, nn.Module]:
+    pixels = SIDE * SIDE
+    made: list[nn.Module] = [nn.Linear(LATENT, 128), nn.LeakyReLU(0.2)]
+    for inputs in (128, 256, 512):
+        # The scripts write BatchNorm1d(n, 0.8): a momentum was meant, and it is ε.
+        made += [nn.Linear(inputs, 2 * inputs), nn.BatchNorm1d(2 * inputs, 0.8), nn.LeakyReLU(0.2)]
+    generator = nn.Sequential(*made, nn.Linear(1024, pixels), nn.Tanh(), nn.Unflatten(1, (1, SIDE, SIDE)))
+    first = [nn.Flatten(), nn.Linear(pixels, 512), nn.LeakyReLU(0.2)]
+    return generator, nn.Sequential(*first, nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
+
+
+def _dcgan() -> tuple[nn.Module, nn.Module]:
+    side = SIDE // 4
+    made: list[nn.Module] = [nn.Linear(LATENT, 128 * side**2), nn.Unflatten(1, (128, side, side)), nn.BatchNorm2d(128)]
+    for outputs in (128, 64):
+        made += [nn.Upsample(scale_factor=2), nn.Conv2d(128, outputs, 3, padding=1)]
+        made += [nn.BatchNorm2d(outputs, 0.8), nn.LeakyReLU(0.2, inplace=True)]
+    generator = nn.Sequential(*made, nn.Conv2d(64, 1, 3, padding=1), nn.Tanh())
+    seen: list[nn.Module] = []
+    for inputs, outputs in ((1, 16), (16, 32), (32, 64), (64, 128)):
+        seen += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.LeakyReLU(0.2, inplace=True), nn.Dropout2d(0.25)]
+        if inputs > 1:
+            seen.append(nn.BatchNorm2d(outputs, 0.8))
+    critic = nn.Sequential(*seen, nn.Flatten(), nn.Linear(128 * (SIDE // 16) ** 2, 1))
+    for part in (*generator.modules(), *critic.modules()):
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+    return generator, critic
