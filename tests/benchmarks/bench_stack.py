@@ -21,8 +21,9 @@ from aigc_lab.training.state import Replica, TrainingState
 SEGMENT, ROUNDS = 32, 3
 
 
-def prepare(name: str, system: str, count: int) -> list[Replica]:
-    loaded = experiment.load_experiment(name, [("system", system, "bench")], data_dir=Path("data"))
+def prepare(name: str, system: str, count: int, batch_size: int = 64) -> list[Replica]:
+    changes = [("system", system, "bench"), ("training.batch_size", str(batch_size), "bench")]
+    loaded = experiment.load_experiment(name, changes, data_dir=Path("data"))
     plan = loaded.resolve(lambda hole: loaded.defaults(system).get(hole.name, hole.ends()[0]))
     torch.set_num_threads(1)
     samples, size = plan.dataset.load("train"), plan.training.batch_size
@@ -39,7 +40,7 @@ def prepare(name: str, system: str, count: int) -> list[Replica]:
 def main() -> None:
     print(f"{'system':12} {'R':>3} {'in turn, ms':>12} {'stacked, ms':>12} {'gain':>6}")
     for name, system in (("ring", "point_gan"), ("digits-8x8", "vae"), ("digits-8x8", "dcgan")):
-        for count in (1, 2, 4, 8):
+        for count in (4, 16):
             runs, steps = prepare(name, system, count), max(3, SEGMENT // count)
             times: dict[str, list[float]] = {"in turn": [], "stacked": []}
             for _ in range(ROUNDS):
