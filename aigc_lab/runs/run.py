@@ -32,6 +32,7 @@ from aigc_lab.runs.scores import RunScores
 from aigc_lab.runs.showcase import Showcase
 from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
 from aigc_lab.runs.weights import Selected, copied, keep, sampling_from
+from aigc_lab.samples import Samples
 from aigc_lab.scoring.evaluator import SCORING_SPLITS
 from aigc_lab.statistics.intervals import error_of
 from aigc_lab.tracking.base import RunTracker
@@ -125,6 +126,14 @@ class _Company:
         self.stacked, self.names = stacked, list(names)
         self._left, self._every = len(names), every
         self._saved, self._step = time.monotonic(), -1
+        self._samples: dict[int, Samples] = {}
+
+    def samples(self, job: Job, device: str) -> Samples:
+        """The training data on the device, once for all of them."""
+        dataset = job.configuration.dataset
+        if id(dataset) not in self._samples:
+            self._samples[id(dataset)] = dataset.load("train").to(device)
+        return self._samples[id(dataset)]
 
     @property
     def several(self) -> bool:
@@ -202,7 +211,7 @@ class _Run:
         self._mine = self._folder / str(self._attempt)
         self._checkpoints = Checkpointer(self._mine, self._stored, self._record.outbox)
         with signals.at_once():
-            samples = job.configuration.dataset.load("train").to(self._resources.device)
+            samples = self._company.samples(job, self._resources.device)
             described = describe(job, self._resources.evaluator.metrics)
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)

@@ -62,8 +62,8 @@ class Course(ABC):
                 for number, loss, gradients in differentiated:
                     self._update(number, loss, gradients)
         self._average.update(self.at)
+        self._end_rows()
         for replica in self.replicas:
-            replica.state.recorder.end_step()
             replica.state.step += 1
 
     @abstractmethod
@@ -74,15 +74,23 @@ class Course(ABC):
     def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
         """Updates the parameters that phase `number` trains, calls `after`, and records the loss."""
 
+    def _end_rows(self) -> None:
+        """Completes the recorded row of the step, of each replica."""
+        for replica in self.replicas:
+            replica.state.recorder.end_step()
+
     def _inputs(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
         """Batch and noise of a loss, functions of the replica's seed and step alone."""
         step, phase = replica.state.step, self._phases[number]
-        batch = replica.batches[step * self._batches_per_step + repeat]
+        batch = self._batch(replica, step * self._batches_per_step + repeat)
         draws = {
             name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=self._device)
             for name, what in phase.noise.items()
         }
         return batch, draws
+
+    def _batch(self, replica: Replica, number: int) -> Samples:
+        return replica.batches[number]
 
     # ---- between two steps
 

@@ -1,7 +1,7 @@
 """Scalars of the steps of an interval: losses, dynamics and gradient norms, kept on the device."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,17 +74,22 @@ class Recorder:
         gradients: tuple[Tensor, ...],
     ) -> None:
         """Adds the scalars of a phase to the row of the current step."""
-        self._recorded.append((phase, list(dynamics), list(parts)))
+        self.announce(phase, parts, dynamics)
         self._row += [*dynamics.values(), *parts.values(), total, *torch._foreach_norm(gradients)]  # noqa: SLF001
 
+    def announce(self, phase: Phase, parts: Iterable[str], dynamics: Iterable[str]) -> None:
+        """Adds the names of a phase's scalars alone: the whole row comes with the end of the step."""
+        self._recorded.append((phase, list(dynamics), list(parts)))
+
     @torch.no_grad()
-    def end_step(self) -> None:
-        """Completes the row of the current step."""
+    def end_step(self, row: Tensor | None = None) -> None:
+        """Completes the row of the current step; `row` holds its numbers [columns] where only names were added."""
         ran = [phase.name for phase, _, _ in self._recorded]
         if not self._tables or self._tables[-1].ran != ran:
             self._tables.append(_Table(ran, *self._columns(), []))
         # Of several types the widest holds each exactly.
-        row = torch.stack(self._row).float() if self._row else torch.zeros(0, device=self._device)
+        if row is None:
+            row = torch.stack(self._row).float() if self._row else torch.zeros(0, device=self._device)
         self._tables[-1].rows.append(row)
         self._row, self._recorded = [], []
 
@@ -151,7 +156,7 @@ class Silent(Recorder):
 
     def record(self, *_: object) -> None: ...
 
-    def end_step(self) -> None: ...
+    def end_step(self, row: Tensor | None = None) -> None: ...
 
 
 def _over_all(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:

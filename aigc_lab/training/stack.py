@@ -11,7 +11,7 @@ repeats to the bit in the same company and place, and to rounding in another.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -86,13 +86,6 @@ class Stack:
                     memory.update({key: value.clone() for key, value in memory.items()})
 
 
-def by_replica(loss: Loss) -> list[Loss]:
-    """Loss of each replica, from the losses [R] of all."""
-    return [
-        Loss(total, _row(loss.parts, number), _row(loss.dynamics, number)) for number, total in enumerate(loss.total)
-    ]
-
-
 # ---- the tensors in common
 
 
@@ -113,8 +106,14 @@ def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
         row.data = window
 
 
-def _row(scalars: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    return {name: values[number] for name, values in scalars.items()}
+def _together(rows: Sequence[Tensor]) -> Tensor:
+    """The tensor of all rows [R, …]: a new one, unless they are the rows of one that there is."""
+    whole = rows[0]._base  # noqa: SLF001
+    if whole is not None and whole.shape == (len(rows), *rows[0].shape):
+        place = whole.stride(0) * whole.element_size()
+        if all(row._base is whole and row.data_ptr() == whole.data_ptr() + i * place for i, row in enumerate(rows)):  # noqa: SLF001
+            return whole
+    return torch.stack(list(rows))
 
 
 # ---- one computation
@@ -135,10 +134,10 @@ class _Function(nn.Module):
 
     def of_all(self, batches: Sequence[Samples], draws: Sequence[Noise], step: int) -> Loss:
         """Losses [R] of all replicas, each on its own batch and noise."""
-        values = torch.stack(_alike(batches))
+        values = _together(_alike(batches))
         label_rows = [batch.labels for batch in batches if batch.labels is not None]
-        labels = torch.stack(label_rows) if label_rows else None
-        noises = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+        labels = _together(label_rows) if label_rows else None
+        noises = {name: _together([draw[name] for draw in draws]) for name in draws[0]}
 
         def one(weights: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
             batch = replace(batches[0], values=values, labels=labels)
@@ -239,16 +238,12 @@ class _Share:
             self._sizes = self._step_sizes(step)
         for weight, updated, size in zip(self._weights, self.updated, self._sizes, strict=True):
             weight.addcmul_(updated, size)
-        torch._foreach_zero_(self.updated)  # noqa: SLF001
+        torch._foreach_zero_(self.updated)
 
     def _step_sizes(self, step: int) -> list[Tensor]:
         """The step size of each replica, in the shape [R, 1, …] of each weight."""
-        sizes = torch.tensor(
-            [config.at(step).get("lr", config.lr) for config in self._configs], dtype=torch.float64
-        )
-        return [
-            sizes.to(weight.device, weight.dtype).reshape(-1, *[1] * (weight.ndim - 1)) for weight in self._weights
-        ]
+        sizes = torch.tensor([config.at(step).get("lr", config.lr) for config in self._configs], dtype=torch.float64)
+        return [sizes.to(weight.device, weight.dtype).reshape(-1, *[1] * (weight.ndim - 1)) for weight in self._weights]
 
 
 def _remember(owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], rule: Optimizer) -> dict[str, Tensor]:

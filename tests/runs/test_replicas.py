@@ -254,7 +254,9 @@ def test_those_that_lie_behind_catch_up_first(session: Opener, monkeypatch: pyte
         for job, other in zip(jobs, by_itself, strict=True):
             assert close(home.losses(job), alone.losses(other))
             # No interval was cut where they met.
-            curve = json.loads(next(Path(file["path"]) for file in home.run(job)["artifacts"] if file["name"] == "curves").read_text())
+            curve = json.loads(
+                next(Path(file["path"]) for file in home.run(job)["artifacts"] if file["name"] == "curves").read_text()
+            )
             assert curve["loss/critic/total"]["step"] == [10, 20, 30, 40]
 
 
