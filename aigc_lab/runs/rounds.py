@@ -6,6 +6,7 @@ from typing import Any
 
 from aigc_lab.experiment.sections import Training
 from aigc_lab.host import signals
+from aigc_lab.host.allocator import keep_freed_memory
 from aigc_lab.training import process_group
 from aigc_lab.training.loop import train
 from aigc_lab.training.parallel import OnDevices
@@ -27,6 +28,7 @@ def rounds(replicas: Sequence[Replica], training: Training, device: str, *, stac
     if training.devices > 1 and replicas:
         options["course"] = OnDevices(process_group.opened(training.devices, device))
     if stacked:
+        keep_freed_memory()
         yield from _stacked(replicas, options)
     else:
         yield from train(replicas, **options)

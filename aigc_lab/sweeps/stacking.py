@@ -25,6 +25,7 @@ from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.sections import AUTO, OFF
 from aigc_lab.host import environment
+from aigc_lab.host.allocator import keep_freed_memory
 from aigc_lab.host.capacity import free_memory
 from aigc_lab.host.files import write_atomically
 from aigc_lab.runs.alike import likeness, unstackable
@@ -195,6 +196,7 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
     if reason is not None:
         return Timing(reason=reason)
     environment.settle(_threads(plan, place))
+    keep_freed_memory()
     begun = time.monotonic()
     with plugins.blamed(plan.system_class):
         pair = _fresh(plan, place.device, 2)

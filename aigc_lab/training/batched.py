@@ -34,9 +34,6 @@ def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """
     level = _functorch.maybe_get_level(weight)
     x, w = _functorch.get_unwrapped(inputs).transpose(1, 2), _functorch.get_unwrapped(weight)
-    if bias is None:
-        outputs = torch.bmm(w, x)
-    else:
-        outputs = torch.baddbmm(_functorch.get_unwrapped(bias).unsqueeze(2), w, x)
+    outputs = torch.bmm(w, x) if bias is None else torch.baddbmm(_functorch.get_unwrapped(bias).unsqueeze(2), w, x)
     together: Tensor = _functorch._add_batch_dim(outputs.transpose(1, 2), 0, level)  # noqa: SLF001
     return together

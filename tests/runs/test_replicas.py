@@ -100,6 +100,10 @@ class Session:
     def losses(self, job: Job) -> dict[str, float]:
         return {name: value for name, value in self.run(job)["scalars"].items() if name.startswith("loss/")}
 
+    def curve(self, job: Job) -> Any:
+        path = next(file["path"] for file in self.run(job)["artifacts"] if file["name"] == "curves")
+        return json.loads(Path(path).read_text("utf-8"))
+
 
 Opener = Callable[[str], Any]
 
@@ -254,9 +258,7 @@ def test_those_that_lie_behind_catch_up_first(session: Opener, monkeypatch: pyte
         for job, other in zip(jobs, by_itself, strict=True):
             assert close(home.losses(job), alone.losses(other))
             # No interval was cut where they met.
-            curve = json.loads(
-                next(Path(file["path"]) for file in home.run(job)["artifacts"] if file["name"] == "curves").read_text()
-            )
+            curve = home.curve(job)
             assert curve["loss/critic/total"]["step"] == [10, 20, 30, 40]
 
 
