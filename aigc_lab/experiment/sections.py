@@ -235,12 +235,10 @@ def per_gpu(value: object) -> "int | Literal['auto'] | None":
     raise ValueError(f"it should be a whole number from 1 to {_MOST_WORKERS}, or {AUTO}, not {shown(value)}")
 
 
-def replicas(value: object) -> "int | Literal['auto', 'off'] | None":
-    """How many alike runs are trained as one program, checked: a number, `auto` or `off`, which YAML reads as false.
-    Raises `ValueError` for anything else.
+def replicas_of(value: object) -> "int | Literal['auto', 'off'] | None":
+    """How many alike runs are trained as one program, checked: a number, `auto` or `off`. Raises `ValueError` for
+    anything else.
     """
-    if value is False:
-        return OFF
     if value is None or value in (AUTO, OFF) or (type(value) is int and 1 <= value <= _MOST_REPLICAS):
         return value
     raise ValueError(f"it should be a whole number from 1 to {_MOST_REPLICAS}, {AUTO} or {OFF}, not {shown(value)}")
@@ -257,7 +255,7 @@ class Execution(Strict):
     trials_per_gpu: Annotated[int | Literal["auto"] | None, PlainValidator(per_gpu)] = Field(
         None, description="workers that share each GPU; auto: as many as its memory holds"
     )
-    replicas: Annotated[int | Literal["auto", "off"] | None, PlainValidator(replicas)] = Field(
+    replicas: Annotated[int | Literal["auto", "off"] | None, PlainValidator(replicas_of)] = Field(
         None,
         description="train so many alike runs (other seeds, rates of the optimisers) as one program; auto: as many as "
         "are faster so, measured on this machine; off: each by itself, which is the default",

@@ -238,7 +238,7 @@ class _Share:
             self._sizes = self._step_sizes(step)
         for weight, updated, size in zip(self._weights, self.updated, self._sizes, strict=True):
             weight.addcmul_(updated, size)
-        torch._foreach_zero_(self.updated)
+        torch._foreach_zero_([*self.updated])
 
     def _step_sizes(self, step: int) -> list[Tensor]:
         """The step size of each replica, in the shape [R, 1, …] of each weight."""

@@ -27,6 +27,7 @@ from aigc_lab.runs.run import execute
 from aigc_lab.runs.together import execute_together
 from aigc_lab.sweeps.session import opened
 from aigc_lab.tracking import writer
+from aigc_lab.training import loop
 from aigc_lab.training.stacked import Stacked
 
 # A system whose samples cannot be drawn, at one learning rate.
@@ -233,7 +234,7 @@ def test_interrupted_they_go_on_to_the_same_bits_in_the_same_company(
 def test_those_that_lie_behind_catch_up_first(session: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a crash in the middle of the writing of checkpoints."""
     companies: list[tuple[int, list[int]]] = []
-    trained = rounds.train
+    trained = loop.train
 
     def spying(replicas: Any, **options: Any) -> Any:
         companies.append((len(replicas), [replica.state.step for replica in replicas]))
@@ -247,10 +248,10 @@ def test_those_that_lie_behind_catch_up_first(session: Opener, monkeypatch: pyte
 
         def crash(step: int) -> None:
             if step == 20:
-                raise SystemExit
+                raise KeyboardInterrupt
 
-        for job in jobs[1:]:  # up to step 10
-            with pytest.raises(SystemExit):
+        for job in jobs[1:]:
+            with pytest.raises(KeyboardInterrupt):
                 execute([job], home.resources, [Watching(at=crash)])
         monkeypatch.setattr(rounds, "train", spying)
         home.together(jobs, [Watching() for _ in jobs])
