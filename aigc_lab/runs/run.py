@@ -21,10 +21,11 @@ from aigc_lab.host.files import refused
 from aigc_lab.registry.records import STACKED
 from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
 from aigc_lab.registry.states import RunState as RunState
+from aigc_lab.runs.company import Company
 from aigc_lab.runs.faults import broken_weight, out_of_memory, own_fault, reason_of
 from aigc_lab.runs.heartbeat import Heartbeat
 from aigc_lab.runs.job import Crowded, Forewarned, Job, RunOutcome, TooMany, Watcher
-from aigc_lab.runs.record import Record, SharedClock
+from aigc_lab.runs.record import Record
 from aigc_lab.runs.resources import Resources
 from aigc_lab.runs.restore import restored
 from aigc_lab.runs.rounds import rounds
@@ -32,7 +33,6 @@ from aigc_lab.runs.scores import RunScores
 from aigc_lab.runs.showcase import Showcase
 from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
 from aigc_lab.runs.weights import Selected, copied, keep, sampling_from
-from aigc_lab.samples import Samples
 from aigc_lab.scoring.evaluator import SCORING_SPLITS
 from aigc_lab.statistics.intervals import error_of
 from aigc_lab.tracking.base import RunTracker
@@ -69,7 +69,7 @@ def execute(
     stacked = (training.stacked if stacked is None else stacked) and len(jobs) > 1
     resources.settle(training)
     with signals.deferred(), Heartbeat(resources.registry) as heartbeat:
-        company = _Company([f"{job.trial}.{job.seed}" for job in jobs], training.checkpoint_seconds, stacked=stacked)
+        company = Company([f"{job.trial}.{job.seed}" for job in jobs], training.checkpoint_seconds, stacked=stacked)
         runs = [
             _Run(job, resources, watcher, heartbeat, company, ended)
             for job, watcher in zip(jobs, watchers, strict=True)
@@ -116,42 +116,6 @@ def execute(
     return [run.outcome for run in runs if run.outcome is not None]
 
 
-class _Company:
-    """What runs share that one process does together: the clock, and, where they are `stacked` as one program, their
-    names as `trial.seed` and when their checkpoints are due.
-    """
-
-    def __init__(self, names: Sequence[str], every: float, *, stacked: bool) -> None:
-        self.clock = SharedClock(len(names))
-        self.stacked, self.names = stacked, list(names)
-        self._left, self._every = len(names), every
-        self._saved, self._step = time.monotonic(), -1
-        self._samples: dict[int, Samples] = {}
-
-    def samples(self, job: Job, device: str) -> Samples:
-        """The training data on the device, once for all of them."""
-        dataset = job.configuration.dataset
-        if id(dataset) not in self._samples:
-            self._samples[id(dataset)] = dataset.load("train").to(device)
-        return self._samples[id(dataset)]
-
-    @property
-    def several(self) -> bool:
-        """Whether more than one of them goes on as one program."""
-        return self.stacked and self._left > 1
-
-    def leave(self) -> None:
-        """Removes a run that is over."""
-        self.clock.leave()
-        self._left -= 1
-
-    def due(self, step: int) -> bool:
-        """Whether a checkpoint of `step` is due: for all of them, or for none, so that they can go on as one."""
-        if time.monotonic() - self._saved >= self._every:
-            self._saved, self._step = time.monotonic(), step
-        return step == self._step
-
-
 class _Run:
     """One run under way: its training state, its record, and how much of them is stored."""
 
@@ -164,7 +128,7 @@ class _Run:
         resources: Resources,
         watcher: Watcher,
         heartbeat: Heartbeat,
-        company: _Company,
+        company: Company,
         ended: Callable[[Job, RunOutcome], None],
     ) -> None:
         self.outcome: RunOutcome | None = None

@@ -28,10 +28,11 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import Outdated
-from aigc_lab.registry.run_queue import Claimed, Evaluated
+from aigc_lab.registry.run_queue import Claimed
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Crowded
 from aigc_lab.runs.pulse import Pulse
+from aigc_lab.runs.reporter import Reporter, looks
 from aigc_lab.runs.worker_process import GO, SHARES
 
 # What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
@@ -39,10 +40,7 @@ if TYPE_CHECKING:
     from aigc_lab.experiment.experiment import Experiment
     from aigc_lab.runs.job import Job, RunOutcome
     from aigc_lab.runs.resources import Resources
-    from aigc_lab.training.state import Progress
 
-# Seconds between two looks at the registry: after something happened, and, doubled each time, at most.
-_SOON, _SELDOM = 0.01, 0.5
 # How often an idle worker asks whether its sweep is still run, and when it says that it waits.
 _LOOK, _PATIENCE = 2.0, 20.0
 # Runs that are to be trained together are offered one after the other: when none has come for so long, none is awaited.
@@ -171,7 +169,7 @@ class _Worker:
         if self._terms.child:
             _wait_for_word()
         until: float | None = time.monotonic() + _PATIENCE
-        for _ in _looks():
+        for _ in looks():
             opening = self._registry.opening(self._terms.sweep)
             if opening is not None and (self._terms.child or self._supervised()):
                 check_versions(opening)
@@ -240,7 +238,7 @@ class _Worker:
     def _claims(self) -> Iterator[Claimed]:
         """The runs that this worker is to do, as it claims them."""
         looked, waited, alone = time.monotonic(), 0, False
-        for pause in _looks():
+        for pause in looks():
             if self._pulse.leaving:
                 return
             claimed = self._registry.claim(self._terms.sweep, self._id)
@@ -310,7 +308,7 @@ class _Worker:
         if not self._terms.child:
             self._say(f"{', '.join(under_way)}: begun")
         try:
-            reporters = [_Reporter(self._registry, job, self._pulse) for job in jobs]
+            reporters = [Reporter(self._registry, job, self._pulse) for job in jobs]
             execute_together(jobs, resources, reporters, ended=ended, fewer=fewer)
         except Outdated as error:
             self._say(f"{', '.join(under_way)}: it is another's now ({error})")
@@ -338,61 +336,6 @@ def _job(claimed: Claimed, sweep: str, experiment: "Experiment") -> "Job":
         objective=experiment.file.objective,
         claim=claimed.claim,
     )
-
-
-class _Reporter:
-    """Watcher of a run whose sweep is run by another process, reached by the registry."""
-
-    def __init__(self, registry: Registry, job: "Job", pulse: Pulse) -> None:
-        self._registry, self._job, self._pulse = registry, job, pulse
-        self._told = -1  # the step of the newest evaluation that was reported
-
-    def progress(self, now: "Progress") -> None:
-        self._pulse.progress(
-            self._job.run,
-            {
-                "step": now.step,
-                "scalars": dict(now.scalars),
-                "seconds": now.seconds,
-                "samples_per_second": now.samples_per_second,
-            },
-        )
-
-    def evaluated(self, step: int, value: float, *, error: float = float("nan"), collapse: str | None = None) -> None:
-        self._registry.evaluated(self._job.sweep, Evaluated(self._job.run, step, value, error, collapse))
-        self._told = step
-
-    def scored(self, step: int, value: float, *, error: float = float("nan"), collapse: str | None = None) -> bool:
-        if self._told != step:
-            self.evaluated(step, value, error=error, collapse=collapse)
-        for _ in _looks():
-            if (stop := self._registry.answered(self._job.run, step)) is not None:
-                return stop
-        raise KeyboardInterrupt
-
-
-class _Pause:
-    """The time between two looks, which grows until something happens."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.seconds = _SOON
-
-    def wait(self) -> None:
-        until = time.monotonic() + self.seconds
-        while (left := until - time.monotonic()) > 0 and not signals.stop_requested():
-            time.sleep(min(left, 0.05))
-        self.seconds = min(2 * self.seconds, _SELDOM)
-
-
-def _looks() -> Iterator[_Pause]:
-    """Looks at the registry, with growing pauses between them, until this process is to stop."""
-    pause = _Pause()
-    while not signals.stop_requested():
-        yield pause
-        pause.wait()
 
 
 # ---- the spool
