@@ -203,9 +203,13 @@ class QueueRecords(Database):
 
     @repeated
     def claim_also(self, worker: str, runs: Sequence[str]) -> list[Claimed]:
-        """Those of these runs that wait, which the worker does from now on beside the run that it has claimed."""
+        """Those of these runs that wait, which the worker does from now on beside the run that it has claimed. Raises
+        `Outdated` for a worker that is not one of the sweep any more.
+        """
         claimed = []
         with self.write() as connection:
+            if connection.scalar(select(Worker.c.id).where(Worker.c.id == worker)) is None:
+                raise Outdated("this worker was taken for lost")
             for run in runs:
                 before = _entry(connection, run)
                 # The answer to the commit may have been lost.

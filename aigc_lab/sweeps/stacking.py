@@ -197,7 +197,8 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
         return Timing(reason=reason)
     environment.settle(_threads(plan, place))
     keep_freed_memory()
-    begun = time.monotonic()
+    clock = _clock(place.device)
+    begun = clock()
     with plugins.blamed(plan.system_class):
         pair = _fresh(plan, place.device, 2)
         alone = _timed(plan, pair[:1], Plain, 3)
@@ -212,8 +213,9 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
             stacked[width] = _timed(plan, replicas, Stacked, max(3, steps // width))
             # Where a few replicas gain nothing, many do not.
             useless = width >= 4 and min(stacked.values()) > alone
-            if useless or time.monotonic() - begun > _PATIENCE:
+            if useless or clock() - begun > _PATIENCE:
                 break
+        alone = min(alone, _timed(plan, pair[:1], Plain, steps))  # others may have slowed the machine meanwhile
     except Exception as error:  # noqa: BLE001 -- a user's system may do anything; alone it trains
         return Timing(reason=f"as one program they cannot be trained ({_first_line(error)})")
     return Timing(alone, stacked)
@@ -221,6 +223,11 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".strip().partition("\n")[0][:200]
+
+
+def _clock(device: str) -> Callable[[], float]:
+    """What the processor did, which other processes change little; of a GPU what has passed."""
+    return time.process_time if device == "cpu" else time.perf_counter
 
 
 def _fresh(plan: Configuration, device: str, count: int) -> list[Replica]:
@@ -244,8 +251,7 @@ def _timed(
     plan: Configuration, replicas: Sequence[Replica], course: type[Course], steps: int, rounds: int = 3
 ) -> float:
     """Seconds of a step of one replica, the least of some rounds after one that warms up."""
-    on_cpu = next(replicas[0].state.system.parameters()).device.type == "cpu"
-    clock: Callable[[], float] = time.process_time if on_cpu else time.perf_counter
+    clock = _clock(next(replicas[0].state.system.parameters()).device.type)
     for replica in replicas:
         replica.state.step = 0  # as each timing begins, so that rounds end at multiples of their steps
     seconds, began = [], clock()
