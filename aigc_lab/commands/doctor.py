@@ -346,7 +346,7 @@ def _mlflow(settings: Settings) -> Iterator[Check]:
         with urllib.request.urlopen(bare, timeout=4) as answer:
             date = answer.headers.get("Date")
         if date:
-            yield _skew("MLflow's server", parsedate_to_datetime(date).astimezone(UTC).timestamp())
+            yield _skew("MLflow server", parsedate_to_datetime(date).astimezone(UTC).timestamp())
 
 
 # ---- the clock

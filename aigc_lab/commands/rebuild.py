@@ -37,10 +37,12 @@ def rebuild(
     sweep: str | None = None,
     *,
     dry_run: bool = False,
+    deep: bool = False,
     report: Callable[[str], object] = lambda doing: None,
 ) -> Iterator[Finding]:
     """Restores what MLflow lacks of one sweep, or of all, and then of the models that were promoted of them; yields
-    each finding when it is done. With `dry_run` nothing is changed. `report` is called with the current activity.
+    each finding when it is done. With `dry_run` nothing is changed; with `deep`, files that MLflow keeps on another
+    machine are fetched and read, not only measured. `report` is called with the current activity.
 
     Raises `UsageError` for a home that was moved or copied, and for a named sweep that is being run or belongs to
     another home; `Failure` where MLflow does not take everything: the same command goes on.
@@ -58,17 +60,24 @@ def rebuild(
                     raise
                 yield Finding(each, None, f"{error}: it is left alone")
                 continue
-            yield from _Sweep(registry, settings, each, dry_run, report).rebuild()
+            yield from _Sweep(registry, settings, each, dry_run, report, deep=deep).rebuild()
 
 
 class _Sweep:
     """A sweep that nobody runs, held by this process."""
 
     def __init__(
-        self, registry: Registry, settings: Settings, sweep: str, dry_run: bool, report: Callable[[str], object]
+        self,
+        registry: Registry,
+        settings: Settings,
+        sweep: str,
+        dry_run: bool,
+        report: Callable[[str], object],
+        *,
+        deep: bool,
     ) -> None:
         self._registry, self._settings, self._sweep = registry, settings, sweep
-        self._dry_run, self._report = dry_run, report
+        self._dry_run, self._report, self._deep = dry_run, report, deep
         self._tracker = MlflowTracker(settings.tracking_uri, settings.artifacts)
 
     def rebuild(self) -> Iterator[Finding]:
@@ -101,7 +110,7 @@ class _Sweep:
         rows, tags = contents.rows(self._registry, self._sweep), run_tags(self._registry, self._sweep)
         run_folders.fetch_results(self._settings, self._sweep)
         score = f"score/{rows['sweep'][0]['objective']}"
-        comparison = RunComparison(self._tracker, DigestCache())
+        comparison = RunComparison(self._tracker, DigestCache(), deep=self._deep)
         shown = self._tracker.runs_by_key(self._sweep) if store_exists(self._settings.tracking_uri) else {}
         experiment = None if self._dry_run else self._tracker.experiment(self._sweep)
         for number, projection in enumerate(projections(self._settings, rows, chains, tags), 1):

@@ -202,7 +202,7 @@ class _Sweep:
             if fault is not None:
                 self._problem(run.run, f"{name} {fault}; {self._again(run, Path(name), digest, compared)}")
         for text in compared.differs if compared is not None else ():
-            remedy = f"aigc-lab reconcile --mlflow {self._sweep}"
+            remedy = f"aigc-lab reconcile --mlflow {self._sweep}{' --deep' * self._deep}"
             if compared is not None and compared.many:
                 remedy = f"keep {run.mlflow_run_id}, and delete the others in MLflow's pages"
             self._problem(run.run, f"{text}; {remedy}")

@@ -1,5 +1,6 @@
 """Processes of this machine, each with its share of the cores or its place on a GPU."""
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from aigc_lab.runs.resources import Resources
 Json = dict[str, Any]
 
 _GRACE = 10.0
+# Seconds that the last threads of a process which was killed may take.
+_DYING = 5.0
 # Deaths of a process before it is ready, one after the other, after which it is not started again.
 _EARLY = 2
 
@@ -76,7 +79,7 @@ class Local(Queued):
 
     def fate(self, worker: Json | None) -> str:
         child = None if worker is None or worker["error"] is not None else self._child_of(worker)
-        ended = None if child is None or worker is None else child.ends.get(worker["process"].pid)
+        ended = None if child is None or worker is None else child.end_of(worker["process"].pid)
         return ended or super().fate(worker)
 
     def erred(self, worker: Json) -> None:
@@ -183,6 +186,13 @@ class _Child:
         if code is not None and self.pid not in self.ends:
             self.ends[self.pid] = worker_process.how(code, self._log)
         return code is not None
+
+    def end_of(self, pid: int) -> str | None:
+        """How a process of this place that is no more has ended: at once, or when its last thread has."""
+        if pid == self.pid and not self.gone:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DYING)
+        return self.ends.get(pid) if pid != self.pid or self.gone else None
 
     def go(self) -> None:
         """Lets it open what was prepared."""

@@ -36,7 +36,9 @@ class Training(Strict):
 
     steps: Steps = Field(description="one step is one pass over all phases")
     batch_size: BatchSize = 64
-    log_every: Steps = Field(50, description="steps between two points of a curve")
+    log_every: Steps = Field(
+        50, description="steps between two points of a curve: the mean over them, of gradient norms the last"
+    )
     evaluate_every: Steps = Field(1000, description="steps between evaluations; the last step is always evaluated")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average that is sampled from; 0 for none")
     precision: Literal["fp32", "bf16"] = Field(

@@ -43,8 +43,9 @@ class DirectAdam(torch.optim.Adam):
     """Torch's fused Adam, to the same bits, whose `step` hands all weights straight to the kernel.
 
     What torch does around it (a label for the profiler, hooks, sorting weights by device and type) takes longer than
-    the kernel does for small networks: of a GAN of points a tenth of the whole step. The first update, a closure,
-    hooks of this optimiser and a weight without gradient are left to torch.
+    the kernel does for small networks: of a GAN of points a tenth of the whole step. It also imports torch's compiler,
+    with sympy and triton, which takes seconds. A closure, hooks of this optimiser and a weight without gradient are
+    left to torch.
     """
 
     def __init__(self, parameters: list[nn.Parameter], **options: Any) -> None:
@@ -57,9 +58,13 @@ class DirectAdam(torch.optim.Adam):
         memories = [self.state.get(weight, {}) for weight in weights]
         gradients = [weight.grad for weight in weights]
         hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        direct = self._alike and not others and not hooked and closure is None and all(memories)
+        direct = self._alike and not others and not hooked and closure is None
         if not direct or any(gradient is None for gradient in gradients):
             return _torchs_step(self, closure)
+        if not all(memories):
+            with torch.no_grad():
+                self._init_group(group, *([] for _ in range(6)))  # type: ignore[no-untyped-call]  # as torch's step does
+            memories = [self.state[weight] for weight in weights]
         steps = [memory["step"] for memory in memories]
         beta1, beta2 = group["betas"]
         with torch.no_grad():

@@ -15,6 +15,13 @@ from aigc_lab import plugins
 from aigc_lab.config import Strict
 from aigc_lab.host.content import unknown_name
 
+# Torch keeps its compiler away from these methods, and on the first call of one imports all of the compiler to do so,
+# with sympy and triton: seconds before the first step of every process. Nothing compiles an optimiser here.
+for _method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+    _plain = getattr(getattr(torch.optim.Optimizer, _method), "__wrapped__", None)
+    if _plain is not None and not hasattr(_plain, "__dynamo_disable"):
+        setattr(_plain, "__dynamo_disable", _plain)
+
 
 class Optimizer(ABC):
     """A rule and its knobs. The state of a run is torch's: what the rule keeps between two updates lies in

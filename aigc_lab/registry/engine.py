@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
@@ -35,6 +35,8 @@ _LIBPQ = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5
 # Connections to a server that a process holds at most, whose threads take turns: a server has a hundred for all. Then
 # the seconds after which a thread that waits for its turn takes the server for away.
 CONNECTIONS, TURN = 4, 60.0
+# Seconds after which a connection that nobody has used is tried first.
+_REST = 1.0
 # Addresses at which this process has found a registry: what goes away there is waited for.
 _reached: set[str] = set()
 
@@ -67,11 +69,30 @@ def server_options(url: URL) -> dict[str, object]:
 
 
 def pool_options(connections: int) -> dict[str, Any]:
-    """Options of an engine on a server: its pool has so many connections, the one that was used last goes first, and
-    each is tried before it is used, since a server may restart during a sweep of days.
+    """Options of an engine on a server: its pool has so many connections, and the one that was used last goes first."""
+    return {"pool_size": connections, "max_overflow": 0, "pool_timeout": TURN, "pool_use_lifo": True}
+
+
+def _try_after_rest(engine: Engine) -> None:
+    """Has the connections of an engine tried before they are used after a rest, in which a server may have restarted
+    during a sweep of days. One that was used just now is not: that would be a fifth of all that is asked.
     """
-    sizes = {"pool_size": connections, "max_overflow": 0, "pool_timeout": TURN}
-    return {"pool_pre_ping": True, "pool_use_lifo": True, **sizes}
+
+    @event.listens_for(engine, "checkin")
+    def _rests(_: Any, record: Any) -> None:
+        record.info["rests since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _is_used(connection: Any, record: Any, _: Any) -> None:
+        since = record.info.get("rests since")
+        if since is None or time.monotonic() - since < _REST:
+            return
+        try:
+            alive = engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error:
+            alive = False
+        if not alive:
+            raise DisconnectionError  # the pool gives another in its place
 
 
 def open_engine(
@@ -148,7 +169,9 @@ def _file(url: URL) -> Path | None:
 
 def _engine(url: URL, connected: bool = False, connections: int = 1) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, connect_args=server_options(url), **pool_options(connections))
+        engine = create_engine(url, connect_args=server_options(url), **pool_options(connections))
+        _try_after_rest(engine)
+        return engine
     # A connection a transaction: nothing stays open that nobody closes. Who writes for hours stays connected.
     path = _file(url)
     engine = create_engine(url, poolclass=NullPool) if path and not connected else create_engine(url)

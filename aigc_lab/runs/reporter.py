@@ -15,22 +15,27 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at the registry: after something happened, and, doubled each time, at most.
 _SOON, _SELDOM = 0.01, 0.5
+# A pause is at least so many times what the look took, and not for that reason longer than so many seconds.
+_TIMES, _LONGEST = 10, 2.0
 
 
 class Pause:
-    """The time between two looks, which grows until something happens."""
+    """The time between two looks, which grows until something happens, and with what a look takes: where many workers
+    look, and each has to wait for the others, they look less often.
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.seconds = _SOON
+        self.seconds, self._since = _SOON, time.monotonic()
 
     def wait(self) -> None:
-        until = time.monotonic() + self.seconds
+        look = time.monotonic() - self._since
+        until = time.monotonic() + max(self.seconds, min(_TIMES * look, _LONGEST))
         while (left := until - time.monotonic()) > 0 and not signals.stop_requested():
-            time.sleep(min(left, 0.05))
-        self.seconds = min(2 * self.seconds, _SELDOM)
+            time.sleep(min(left, 0.1))
+        self.seconds, self._since = min(2 * self.seconds, _SELDOM), time.monotonic()
 
 
 def looks() -> Iterator[Pause]:

@@ -30,6 +30,7 @@ def restored(
             batch_size=plan.training.batch_size,
             device=device,
             channels_last=plan.training.channels_last,
+            averaged=plan.training.ema > 0,
         )
         if each is None:
             break

@@ -190,7 +190,6 @@ class _Worker:
         from aigc_lab.runs.resources import open_resources
         from aigc_lab.tracking.spool import SpoolTracker
         from aigc_lab.tracking.writer import spool_folder
-        from aigc_lab.training.state import TrainingState
 
         terms, settings = self._terms, self._settings
         device = environment.device(terms.device)
@@ -205,16 +204,6 @@ class _Worker:
             self._say,
             terms.threads,
             opening.get("replicas"),
-        )
-        # The first optimiser of a process imports for seconds; no run's time should have them.
-        plan = experiment.resolve(lambda hole: hole.ends()[0])
-        TrainingState.fresh(
-            plan.system_class,
-            plan.system_config,
-            plan.dataset.shape,
-            seed=0,
-            batch_size=plan.training.batch_size,
-            device=resources.device,
         )
         return experiment, resources
 

@@ -122,6 +122,7 @@ def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: i
         batch_size=training.batch_size,
         device=place.device,
         channels_last=training.channels_last,
+        averaged=training.ema > 0,
     )
     batches = Batches(plan.dataset.load("train").to(place.device), training.batch_size, seed=0)
     ends = [*stretches(state.phases, training.steps), training.steps]

@@ -61,7 +61,8 @@ def open_storage(url: str, *, connected: bool = False) -> optuna.storages.RDBSto
     Nothing closes what Optuna has opened but the garbage collector, at any moment. A file is therefore opened for each
     use anew, unless whoever wants to stay `connected`, which halves the time that a trial costs, closes it.
     """
-    how: dict[str, Any] = {"connect_args": server_options(make_url(url)), **pool_options(_CONNECTIONS)}
+    pool = pool_options(_CONNECTIONS) | {"pool_pre_ping": True}  # a server may restart during a sweep of days
+    how: dict[str, Any] = {"connect_args": server_options(make_url(url)), **pool}
     if url.startswith("sqlite"):
         how = {"connect_args": {"timeout": 120}}
         if not connected and make_url(url).database not in (None, "", ":memory:"):

@@ -113,6 +113,7 @@ def train_first_steps(plan: Configuration, device: str) -> TrainingState:
         batch_size=training.batch_size,
         device=device,
         channels_last=training.channels_last,
+        averaged=training.ema > 0,
     )
     batches = Batches(plan.dataset.load("train").to(device), training.batch_size, seed=0)
     with suppress(Diverged):  # that is told when it is a run

@@ -235,7 +235,13 @@ def _fresh(plan: Configuration, device: str, count: int) -> list[Replica]:
     replicas = []
     for seed in range(count):
         state = TrainingState.fresh(
-            plan.system_class, plan.system_config, plan.dataset.shape, seed=seed, batch_size=size, device=device
+            plan.system_class,
+            plan.system_config,
+            plan.dataset.shape,
+            seed=seed,
+            batch_size=size,
+            device=device,
+            averaged=plan.training.ema > 0,
         )
         replicas.append(Replica(state, Batches(samples, size, seed), seed))
     return replicas

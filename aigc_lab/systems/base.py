@@ -127,7 +127,8 @@ class Phase(NamedTuple):
     the loss left what it saw. A phase runs in the steps from `start` (counted from 0) until `stop`, which it does not
     run in; None: to the end; of these, in the first and each `every`-th after it. In other steps it is left out, and
     whatever else runs is the same as with it. `begins` are the keys of the configuration that add up to `start`, with
-    their values, for who has to change them.
+    their values, for who has to change them. `shares` are draws, by name, that are those of another phase's last turn
+    in the step: it gets the very tensors and that turn's batch; its own where there is no such phase.
     """
 
     name: str
@@ -142,11 +143,17 @@ class Phase(NamedTuple):
     stop: int | None = None
     every: int = 1
     begins: Mapping[str, int] = MappingProxyType({})
+    shares: Mapping[str, str] = MappingProxyType({})
 
     def runs(self, step: int) -> bool:
         """Whether it runs in `step`, counted from 0."""
         inside = self.start <= step and (self.stop is None or step < self.stop)
         return inside and (step - self.start) % self.every == 0
+
+    def last_before(self, end: int) -> int:
+        """The last step before `end` in which it runs; one before its `start` where there is none."""
+        last = (end if self.stop is None else min(self.stop, end)) - 1
+        return last - (last - self.start) % self.every if last >= self.start else self.start - 1
 
 
 def refuse_idle(phases: Sequence[Phase], steps: int) -> None:

@@ -98,6 +98,8 @@ class DiracGAN(AdversarialSystem):
         super().__init__(config, shape)
         if shape.size != (1,) or config.packing > 1:
             raise ValueError(f"it plays with single points on a line, dataset dirac's, not {shape}")
+        if config.share_fakes:
+            raise ValueError("its generator moves first, and draws nothing: there are no fakes to share; leave it out")
         self.generator = _Point(config.theta)
         self.critic = _Line(config.psi)
 

@@ -161,7 +161,7 @@ class InfoGAN(PictureGAN):
         return [*super().phases(batch_size), information]
 
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        pictures = self.generator(noise["latents"])
+        pictures = self._fakes_for_generator(batch, noise["latents"])
         loss = self._generator_loss_of(pictures, batch, noise, step)
         bounds = self._bounds(noise["latents"], pictures)
         categorical, continuous = bounds["categorical"], bounds["continuous"]

@@ -87,24 +87,36 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
 
 
 def _check_server(uri: str) -> None:
-    parts = urlsplit(uri)
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/version"))
-    request = urllib.request.Request(bare, headers=authorization(uri))
-    try:
-        with urllib.request.urlopen(request, timeout=4) as answer:
-            body = answer.read(200).decode("utf-8", "replace").strip()
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            raise UsageError(f"MLflow at {masked(uri)} refuses the credentials or the host ({error.code})") from None
-        if error.code >= 500:  # a proxy answers for a server that is down
-            raise OSError(f"{error.code} {error.reason}") from None
-        body = ""
-    except HTTPException:  # what answers does not speak HTTP
-        body = ""
-    if not re.match(r"\d+\.\d+", body):
+    if not re.match(r"\d+\.\d+", _answer(uri, "/version")):
         other = "set MLFLOW_TRACKING_URI to one, or unset it"
         raise UsageError(f"what answers at {masked(uri)} is not an MLflow server; {other}")
+    # Its version it tells under any name of its host; everything else only under those that it was given.
+    _answer(uri, "/api/2.0/mlflow/experiments/get?experiment_id=0")
+
+
+def _answer(uri: str, path: str) -> str:
+    """How the answer of a server begins, without spaces around it; empty for one that is an error of the path alone."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    bare = urlunsplit(parts._replace(netloc=host, path=parts.path.rstrip("/")))
+    request = urllib.request.Request(f"{bare}{path}", headers=authorization(uri))
+    try:
+        with urllib.request.urlopen(request, timeout=4) as answer:
+            return str(answer.read(200).decode("utf-8", "replace").strip())
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read(200).decode("utf-8", "replace")
+        if error.code == 403 and "Host header" in said:
+            raise UsageError(
+                f"MLflow at {masked(uri)} does not answer under this name; start it with --allowed-hosts {host}"
+            ) from None
+        if error.code == 401 or (error.code == 403 and path == "/version"):  # of one experiment it says nothing
+            raise UsageError(f"MLflow at {masked(uri)} refuses the credentials ({error.code})") from None
+        if error.code >= 500:  # a proxy answers for a server that is down
+            raise OSError(f"{error.code} {error.reason}") from None
+    except HTTPException:  # what answers does not speak HTTP
+        pass
+    return ""
 
 
 def authorization(uri: str) -> dict[str, str]:

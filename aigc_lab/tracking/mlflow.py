@@ -13,8 +13,8 @@ import re
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -190,9 +190,20 @@ class MlflowTracker:
 
     def sha256(self, run: "RunSnapshot", name: str, file: "MlflowFile") -> str:
         """Hex digest of an artifact, which is downloaded unless it lies on this machine. Raises `Failure`."""
-        with store_errors(self._uri, f"{name} of {run.run_id}"), tempfile.TemporaryDirectory() as folder:
-            path = file.path or Path(self._client().download_artifacts(run.run_id, name, folder))
+        with self.local(run, name, file) as path:
             return sha256(path)
+
+    @contextmanager
+    def local(self, run: "RunSnapshot", name: str, file: "MlflowFile") -> Iterator[Path]:
+        """Context with an artifact on this machine: where it lies, or where it is downloaded to meanwhile. Raises
+        `Failure`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = file.path
+            if path is None:
+                with store_errors(self._uri, f"{name} of {run.run_id}"):
+                    path = Path(self._client().download_artifacts(run.run_id, name, folder))
+            yield path
 
     def steps(self, run: "RunSnapshot") -> dict[str, set[int]]:
         """Steps at which each metric of a run has a value. Raises `Failure`."""

@@ -31,11 +31,10 @@ _DIGEST = "aigc_lab.digest"
 # What was written here, so that what someone else wrote is told from it: the description's hash, and the tags' keys.
 _DESCRIPTION = "aigc_lab.description"
 _TAGS = "aigc_lab.tags"
-# Someone waits for a promotion and nothing trains meanwhile: more patience than a training has, and no bar of its own.
+# Someone waits for a promotion and nothing trains meanwhile: more patience than a training has.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # It would put the lock file of whatever project it is called in into the model, with the addresses in it.
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
@@ -302,7 +301,6 @@ def download(tracking_uri: str, uri: str, folder: Path) -> Path:
     listed = "'aigc-lab models' lists what was promoted here"
     if tracking_uri.startswith("sqlite") and not sqlite_file(tracking_uri).exists():
         raise UsageError(f"{uri}: there is no MLflow at {masked(tracking_uri)}; set MLFLOW_TRACKING_URI; {listed}")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     open_client(tracking_uri)
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

@@ -6,6 +6,7 @@ another subclass in its own file, which `train` is given by its class.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -35,8 +36,14 @@ class Course(ABC):
         self.replicas = list(replicas)
         self._phases = phases
         self._turns = turns(phases)
+        names = [phase.name for phase in phases]
+        # Of each phase, the number of the one whose draws it shares.
+        self._leaders = [next((names.index(n) for n in phase.shares.values() if n in names), None) for phase in phases]
+        self._latest: dict[tuple[int, int], tuple[int, Samples, Noise]] = {}
         self._batches_per_step = max(phase.repeat for phase in phases)
         self._average = average
+        #: numbers of the phases whose gradients are measured in this step
+        self._measured: set[int] = set()
         self._device = next(self.replicas[0].state.system.parameters()).device
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -50,12 +57,15 @@ class Course(ABC):
         """Number of steps its replicas have taken."""
         return self.replicas[0].state.step
 
-    def step(self) -> None:
+    def step(self, end: int | None = None) -> None:
         """Takes one step: every phase that runs then, as often as it repeats, each time on its own batch and noise; at
-        last the average is updated.
+        last the average is updated. In an interval that ends after `end` steps, gradients are measured in the last step
+        of each phase; without it in none.
         """
+        present = [number for number, phase in enumerate(self._phases) if phase.runs(self.at)]
+        self._measured = {n for n in present if end is not None and self._phases[n].last_before(end) == self.at}
         for turn in self._turns:
-            running = [number for number in turn if self._phases[number].runs(self.at)]
+            running = [number for number in turn if number in present]
             for repeat in range(self._phases[turn[0]].repeat):
                 # The phases of a turn are differentiated at the same point, before any of them is updated.
                 differentiated = [(number, *self._differentiate(number, repeat)) for number in running]
@@ -72,7 +82,9 @@ class Course(ABC):
 
     @abstractmethod
     def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
-        """Updates the parameters that phase `number` trains, calls `after`, and records the loss."""
+        """Updates the parameters that phase `number` trains, calls `after`, and records the loss, with the gradients
+        where they are measured.
+        """
 
     def _end_rows(self) -> None:
         """Completes the recorded row of the step, of each replica."""
@@ -80,13 +92,42 @@ class Course(ABC):
             replica.state.recorder.end_step()
 
     def _inputs(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
-        """Batch and noise of a loss, functions of the replica's seed and step alone."""
+        """Batch and noise of a loss, functions of the replica's seed and step alone. What a phase shares with another
+        are the tensors of that one's last turn.
+        """
+        leader, step = self._leaders[number], replica.state.step
+        if leader is not None:
+            at, batch, theirs = self._latest.get((id(replica), leader), (-1, None, {}))
+            if at == step and batch is not None:
+                shared = {name: theirs[name] for name in self._phases[number].shares}
+                _, own = self._part(number, batch, self._draws(replica, number, repeat, shared))
+                return batch, {**own, **shared}
+        batch, draws = self._part(number, *self._whole(replica, number, repeat))
+        if number in self._leaders:
+            self._latest[id(replica), number] = step, batch, draws
+        return batch, draws
+
+    def _whole(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
+        """The inputs for the whole batch, drawn anew."""
+        leader, first = self._leaders[number], replica.state.step * self._batches_per_step
+        if leader is None:
+            return self._batch(replica, first + repeat), self._draws(replica, number, repeat)
+        last = self._phases[leader].repeat - 1
+        theirs = self._draws(replica, leader, last)
+        shared = {name: theirs[name] for name in self._phases[number].shares}
+        return self._batch(replica, first + last), {**self._draws(replica, number, repeat, shared), **shared}
+
+    def _draws(self, replica: Replica, number: int, repeat: int, known: Noise = MappingProxyType({})) -> Noise:
+        """Noise of a phase, but what is known."""
         step, phase = replica.state.step, self._phases[number]
-        batch = self._batch(replica, step * self._batches_per_step + repeat)
-        draws = {
+        return {
             name: noise.draw(what, replica.seed, step, phase.name, repeat, name, device=self._device)
             for name, what in phase.noise.items()
+            if name not in known
         }
+
+    def _part(self, number: int, batch: Samples, draws: Noise) -> tuple[Samples, Noise]:
+        """What of the inputs of a phase is computed here: all."""
         return batch, draws
 
     def _batch(self, replica: Replica, number: int) -> Samples:

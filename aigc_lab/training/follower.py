@@ -117,7 +117,7 @@ def _opened(group: Any) -> Any:
     environment.settle(told["threads"])
     kind, shape = plugins.find(System, told["system"]), Shape.load(told["shape"])  # type: ignore[type-abstract]
     config = kind.Config.model_validate(told["config"])
-    options = {key: told[key] for key in ("seed", "batch_size", "channels_last")}
+    options = {key: told[key] for key in ("seed", "batch_size", "channels_last", "averaged")}
     state = TrainingState.fresh(kind, config, shape, device=group.device, **options)
     restore_parts(state, tensors, facts, "what rank 0 shares")
     state.recorder = Silent(state.system)

@@ -35,7 +35,8 @@ def train(
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Round]:
     """Trains the states in place to `steps` steps. Yields the replicas that are at a multiple of `every` or at the last
-    step, each with its progress, or with `Diverged` if it diverged in this interval.
+    step, each with its progress, or with `Diverged` if it diverged in this interval. Gradient norms are measured in the
+    last step of an interval alone.
 
     A state that diverged is not worth keeping. It is not trained further, nor is one whose replica was set `live =
     False`; the others go on.
@@ -53,7 +54,7 @@ def train(
         started = _resumed(courses)
         while courses and not interrupted():
             for each in courses:
-                each.step()
+                each.step(min((each.at // every + 1) * every, steps))
             due = [each for each in courses if each.at % every == 0 or each.at == steps]
             if not due:
                 continue

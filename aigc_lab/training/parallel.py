@@ -39,9 +39,9 @@ class Parallel(Plain):
         self._synchronised = ExitStack()
         self._synchronised.enter_context(joined.synchronised(state.system))
 
-    def step(self) -> None:
+    def step(self, end: int | None = None) -> None:
         with joined.parts(self._group.parts):
-            super().step()
+            super().step(end)
 
     def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
         if number not in self._verified:
@@ -54,13 +54,13 @@ class Parallel(Plain):
         whole = Loss(total, dict(zip(loss.parts, others, strict=True)), dict(zip(loss.dynamics, dynamics, strict=True)))
         return whole, tuple(means[len(scalars) + len(loss.dynamics) :])
 
-    def _inputs(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
-        return parts.take(*super()._inputs(replica, number, repeat), self._cuts[number], self._group.parts)
+    def _part(self, number: int, batch: Samples, draws: Noise) -> tuple[Samples, Noise]:
+        return parts.take(batch, draws, self._cuts[number], self._group.parts)
 
     def _verify(self, number: int, repeat: int) -> None:
         """Checks a phase at its first turn in this process: once with every start, so before anything depends on it."""
         replica, seen = self.replicas[0], self._group.parts
-        batch, draws = super()._inputs(replica, number, repeat)
+        batch, draws = self._whole(replica, number, repeat)
         state = replica.state
         parts.verify(state.system, number, batch, draws, self.at, state.batch_size, seen)
         self._verified.add(number)
@@ -89,10 +89,10 @@ class Leading(Parallel):
             group.share({"values": replica.batches.samples.values} | ({} if labels is None else {"labels": labels}))
             group.wait()  # the time of a step is no time of a start
 
-    def step(self) -> None:
+    def step(self, end: int | None = None) -> None:
         with _Blamed(self):
             self._group.order(Order.STEP, self._number)
-            super().step()
+            super().step(end)
 
     def collect(self) -> list[tuple[Replica, Any]]:
         with _Blamed(self):
@@ -173,6 +173,7 @@ def _description(replica: Replica, decay: float, precision: Precision) -> dict[s
         "batch_size": state.batch_size,
         "seed": replica.seed,
         "decay": decay,
+        "averaged": state.averaged,
         "precision": precision,
         "threads": torch.get_num_threads(),
         "channels_last": any(_channels_last(weight) for weight in system.parameters()),

@@ -59,4 +59,5 @@ class Plain(Course):
         if phase.after is not None:
             with torch.no_grad():
                 phase.after(self.at)
-        self.replicas[0].state.recorder.record(phase, loss.total, loss.parts, loss.dynamics, gradients)
+        measured = gradients if number in self._measured else None
+        self.replicas[0].state.recorder.record(phase, loss.total, loss.parts, loss.dynamics, measured)

@@ -1,8 +1,10 @@
-"""Scalars of the steps of an interval: losses, dynamics and gradient norms, kept on the device."""
+"""Scalars of the steps of an interval: losses and dynamics of each, gradient norms of the last, kept on the device."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,10 +13,13 @@ from torch import Tensor
 from aigc_lab.systems.base import Phase, System
 from aigc_lab.training.optimizers import trained
 
+# What the column of a gradient's norm is called, before the weight.
+_GRADIENT = "gradient of "
+
 
 class Diverged(ArithmeticError):
-    """Divergence: a loss or a gradient that is not finite. `step` counts from 1; `tensor` names the first
-    such value.
+    """Divergence: a loss, a gradient, a weight or an optimiser's memory that is not finite. `step` counts from 1;
+    `tensor` names the first such value.
     """
 
     def __init__(self, step: int, tensor: str) -> None:
@@ -25,9 +30,11 @@ class Diverged(ArithmeticError):
 
 @dataclass
 class _Table:
-    """Rows of neighbouring steps in which the same phases ran: `ran`, by name, as often as they repeat.
+    """Rows of neighbouring steps in which the same phases ran and were measured: `ran`, by name, as often as they
+    repeat.
 
-    `names` are those of the columns; `norms` are the columns of a phase's gradient norms, by the scalar that they give.
+    `names` are those of the columns; `norms` are the columns of a phase's gradient norms, by the scalar that they give,
+    where they were measured.
     """
 
     ran: list[str] | None
@@ -35,34 +42,29 @@ class _Table:
     norms: dict[str, list[int]]
     rows: list[Tensor]
 
-    def means(self, values: Tensor) -> dict[str, float]:
-        """Mean of each scalar over the rows, whose numbers are float64 `values` [rows, columns] on the host."""
-        columns: dict[str, list[float]] = {}
-        for name, mean in zip(self.names, values.mean(0).tolist(), strict=True):
-            if not name.startswith("gradient of "):
-                columns.setdefault(name, []).append(mean)
-        scalars = {name: math.fsum(means) / len(means) for name, means in columns.items()}
-        for name, norms in self.norms.items():
-            # The norm of each step's whole gradient, over the repeats of the phase, averaged over the rows.
-            repeats = len(columns[f"loss/{name.rpartition('/')[2]}/total"])
-            scalars[name] = (values[:, norms].square().sum(1) / repeats).sqrt().mean().item()
-        return scalars
+    @property
+    def scalars(self) -> list[int]:
+        """The columns that are no norms."""
+        return [column for column, name in enumerate(self.names) if not name.startswith(_GRADIENT)]
 
 
 class Recorder:
     """Row of scalars for each step, kept on the device; non-finite ones are detected and named when the rows are copied
     to the host.
 
-    A row holds, for each phase in turn, the dynamics, the parts of its loss, the loss, and the norm of every gradient
-    tensor. In that order the first non-finite entry is a cause, and those after it may be its consequences.
+    A row holds, for each phase in turn, the dynamics, the parts of its loss, the loss, and where they are measured the
+    norm of every gradient tensor. In that order the first non-finite entry is a cause, and those after it may be its
+    consequences. Of a step whose gradients were not measured, a gradient that is not finite shows in the next loss that
+    reads its weight, and at the end of the interval at the latest in the weight or in the optimiser's memory.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({})) -> None:
         self._device = next(system.parameters()).device
         self._of = {id(parameter): name for name, parameter in system.named_parameters()}
+        self._optimizers = optimizers
         self._tables: list[_Table] = []
         self._row: list[Tensor] = []
-        self._recorded: list[tuple[Phase, list[str], list[str]]] = []
+        self._recorded: list[tuple[Phase, list[str], list[str], bool]] = []
 
     @torch.no_grad()
     def record(
@@ -71,21 +73,29 @@ class Recorder:
         total: Tensor,
         parts: Mapping[str, Tensor],
         dynamics: Mapping[str, Tensor],
-        gradients: tuple[Tensor, ...],
+        gradients: tuple[Tensor, ...] | None,
     ) -> None:
-        """Adds the scalars of a phase to the row of the current step."""
-        self.announce(phase, parts, dynamics)
-        self._row += [*dynamics.values(), *parts.values(), total, *torch._foreach_norm(gradients)]  # noqa: SLF001
+        """Adds the scalars of a phase to the row of the current step, with the norms of its gradients if they are
+        given.
+        """
+        self.announce(phase, parts, dynamics, measured=gradients is not None)
+        self._row += [*dynamics.values(), *parts.values(), total]
+        if gradients is not None:
+            self._row += torch._foreach_norm(gradients)  # noqa: SLF001
 
-    def announce(self, phase: Phase, parts: Iterable[str], dynamics: Iterable[str]) -> None:
-        """Adds the names of a phase's scalars alone: the whole row comes with the end of the step."""
-        self._recorded.append((phase, list(dynamics), list(parts)))
+    def announce(self, phase: Phase, parts: Iterable[str], dynamics: Iterable[str], *, measured: bool) -> None:
+        """Adds the names of a phase's scalars alone, with its gradients' if they are `measured`: the whole row comes
+        with the end of the step.
+        """
+        self._recorded.append((phase, list(dynamics), list(parts), measured))
 
     @torch.no_grad()
     def end_step(self, row: Tensor | None = None) -> None:
         """Completes the row of the current step; `row` holds its numbers [columns] where only names were added."""
-        ran = [phase.name for phase, _, _ in self._recorded]
-        if not self._tables or self._tables[-1].ran != ran:
+        ran = [phase.name for phase, *_ in self._recorded]
+        norms = list(dict.fromkeys(_norm_of(phase.name) for phase, *_, measured in self._recorded if measured))
+        last = self._tables[-1] if self._tables else None
+        if last is None or last.ran != ran or list(last.norms) != norms:
             self._tables.append(_Table(ran, *self._columns(), []))
         # Of several types the widest holds each exactly.
         if row is None:
@@ -97,12 +107,13 @@ class Recorder:
         """Names of the columns of the current row, and which of them are the gradient norms of each phase."""
         names: list[str] = []
         norms: dict[str, list[int]] = {}
-        for phase, dynamics, parts in self._recorded:
+        for phase, dynamics, parts, measured in self._recorded:
             names += [f"dynamics/{name}" for name in dynamics]
             names += [*(f"loss/{phase.name}/{name}" for name in parts), f"loss/{phase.name}/total"]
-            first = len(names)
-            names += [f"gradient of {self._of[id(parameter)]}" for parameter in trained(phase)]
-            norms.setdefault(f"dynamics/grad_norm/{phase.name}", []).extend(range(first, len(names)))
+            if measured:
+                first = len(names)
+                names += [f"{_GRADIENT}{self._of[id(parameter)]}" for parameter in trained(phase)]
+                norms.setdefault(_norm_of(phase.name), []).extend(range(first, len(names)))
         return names, norms
 
     def dump(self) -> tuple[Tensor | None, dict[str, Any]]:
@@ -132,23 +143,40 @@ class Recorder:
     def _numbers(self) -> Tensor:
         return torch.cat([row for table in self._tables for row in table.rows])
 
+    @torch.no_grad()
     def collect(self, step: int) -> dict[str, float]:
         """Means over the interval that ends at `step`, of each scalar over the steps that have it, after one copy to
         the host. Raises `Diverged` for non-finite values.
         """
-        tables, numbers = self._tables, self._numbers().double().cpu()
-        self._tables = []
-        blocks = torch.split(numbers, [len(table.rows) * len(table.names) for table in tables])
-        of_tables: list[tuple[int, dict[str, float]]] = []
+        tables, self._tables = self._tables, []
+        # A gradient that was seen itself need not be looked for in what it did.
+        lasting = {} if all(table.norms for table in tables) else dict(self._lasting())
+        rows = [row for table in tables for row in table.rows]
+        if lasting:
+            # Sums: one pass, as fast as memory; those of what is finite are finite, short of 10³⁸.
+            rows.append(torch.stack([value.sum() for value in lasting.values()]).float())
+        numbers = torch.cat(rows).double().cpu()
+        *blocks, last = torch.split(numbers, [*(len(table.rows) * len(table.names) for table in tables), len(lasting)])
+        values = [block.reshape(len(table.rows), -1) for table, block in zip(tables, blocks, strict=True)]
         left = sum(len(table.rows) for table in tables)
-        for table, block in zip(tables, blocks, strict=True):
-            values = block.reshape(len(table.rows), len(table.names))
-            if not torch.isfinite(values).all():
-                row, column = (~torch.isfinite(values)).nonzero()[0].tolist()
+        for table, block in zip(tables, values, strict=True):
+            if not torch.isfinite(block).all():
+                row, column = (~torch.isfinite(block)).nonzero()[0].tolist()
                 raise Diverged(step - left + row + 1, table.names[column])
             left -= len(table.rows)
-            of_tables.append((len(table.rows), table.means(values)))
-        return _over_all(of_tables)
+        for name, finite in zip(lasting, torch.isfinite(last).tolist(), strict=True):
+            if not finite:
+                raise Diverged(step, name)
+        return _means(tables, values)
+
+    def _lasting(self) -> Iterator[tuple[str, Tensor]]:
+        """What a gradient leaves its trace in, by name: the weights that are trained, and the optimisers' memory."""
+        for optimizer in self._optimizers.values():
+            for weight in optimizer.param_groups[0]["params"]:
+                yield self._of[id(weight)], weight.detach()
+                for key, value in optimizer.state.get(weight, {}).items():
+                    if value.shape == weight.shape and value.is_floating_point():
+                        yield f"{key} of {self._of[id(weight)]}", value
 
 
 class Silent(Recorder):
@@ -159,12 +187,36 @@ class Silent(Recorder):
     def end_step(self, row: Tensor | None = None) -> None: ...
 
 
-def _over_all(means: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Means over all rows, from the means over each table's, with its number of rows."""
-    if len(means) == 1:
-        return dict(means[0][1])
-    scalars: dict[str, float] = {}
-    for name in dict.fromkeys(name for _, of_table in means for name in of_table):
-        parts = [(count, of_table[name]) for count, of_table in means if name in of_table]
-        scalars[name] = math.fsum(count * mean for count, mean in parts) / sum(count for count, _ in parts)
-    return scalars
+def _norm_of(phase: str) -> str:
+    return f"dynamics/grad_norm/{phase}"
+
+
+def _means(tables: list[_Table], values: list[Tensor]) -> dict[str, float]:
+    """Mean of each scalar over the rows that have it, whose numbers are float64 `values` [rows, columns] on the host.
+
+    A gradient norm is that of a step's whole gradient, over the repeats of its phase, at the steps that measured it.
+    """
+    parts: dict[str, list[tuple[int, float]]] = {}
+    # Rows of the same phases have the same scalars, measured or not.
+    for _, group in groupby(zip(tables, values, strict=True), key=lambda each: each[0].ran):
+        members = list(group)
+        names = [members[0][0].names[column] for column in members[0][0].scalars]
+        together = torch.cat([block[:, table.scalars] for table, block in members])
+        columns: dict[str, list[float]] = {}
+        for name, mean in zip(names, together.mean(0).tolist(), strict=True):
+            columns.setdefault(name, []).append(mean)
+        for name, means in columns.items():
+            parts.setdefault(name, []).append((len(together), math.fsum(means) / len(means)))
+        for table, block in members:
+            for name, norms in table.norms.items():
+                repeats = len(columns[f"loss/{name.rpartition('/')[2]}/total"])
+                of_steps = (block[:, norms].square().sum(1) / repeats).sqrt()
+                parts.setdefault(name, []).append((len(block), of_steps.mean().item()))
+    return {name: _over(counted) for name, counted in parts.items()}
+
+
+def _over(parts: list[tuple[int, float]]) -> float:
+    """The mean over all rows, from means of some, each with their number."""
+    if len(parts) == 1:
+        return parts[0][1]
+    return math.fsum(count * mean for count, mean in parts) / sum(count for count, _ in parts)

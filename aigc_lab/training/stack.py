@@ -45,14 +45,16 @@ class Stack:
         _refuse_unlike(states)
         self.states = list(states)
         first = self.states[0]
+        self.averaged = first.averaged
         self.system = copy.deepcopy(first.system)
-        self.average = average_of(self.system)
+        self.average = average_of(self.system, averaged=self.averaged)
         self.phases = self.system.phases(first.batch_size)
-        for whole, *rows in zip(
-            *(_tensors(system, average) for system, average in [(self.system, self.average), *map(_both, self.states)]),
-            strict=True,
-        ):
+        all_of_them = [_of_state(self), *map(_of_state, self.states)]
+        for whole, *rows in zip(*all_of_them, strict=True):
             _join(whole, rows)
+        _share(self)
+        for state in self.states:
+            _share(state)
         self._functions = [_Function(self.system, phase) for phase in self.phases]
         self._optimizers = [_Optimizer(self.states, index, phase) for index, phase in enumerate(self.phases)]
 
@@ -79,8 +81,9 @@ class Stack:
     def unstack(self) -> None:
         """Gives each state memory of its own, equal to the bit. The stack must not be used after that."""
         for state in self.states:
-            for tensor in _tensors(*_both(state)):
+            for tensor in _of_state(state):
                 tensor.data = tensor.data.clone()
+            _share(state)
             for optimizer in state.optimizers.values():
                 for memory in optimizer.state.values():
                     memory.update({key: value.clone() for key, value in memory.items()})
@@ -89,14 +92,25 @@ class Stack:
 # ---- the tensors in common
 
 
-def _both(state: TrainingState) -> tuple[nn.Module, nn.Module]:
-    return state.system, state.average
-
-
 def _tensors(*modules: nn.Module) -> list[Tensor]:
     """Parameters and buffers, each once, since an average shares most modules with the system."""
     tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
     return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def _of_state(state: "TrainingState | Stack") -> list[Tensor]:
+    """What a state, or a stack of them, holds beside the optimisers: of several tensors on the same memory one."""
+    if state.averaged:
+        return _tensors(state.system, state.average)
+    mine = {id(tensor): tensor for tensor in (*_tensors(state.system), *state.average.buffers())}
+    return list(mine.values())
+
+
+def _share(state: "TrainingState | Stack") -> None:
+    """Brings an average that samples with the system's weights back to where these lie now."""
+    if not state.averaged:
+        for mine, theirs in zip(state.average.parameters(), state.system.parameters(), strict=True):
+            mine.data = theirs.data
 
 
 def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
@@ -108,11 +122,11 @@ def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
 
 def _together(rows: Sequence[Tensor]) -> Tensor:
     """The tensor of all rows [R, …]: a new one, unless they are the rows of one that there is."""
-    whole = rows[0]._base  # noqa: SLF001
-    if whole is not None and whole.shape == (len(rows), *rows[0].shape):
-        place = whole.stride(0) * whole.element_size()
-        if all(row._base is whole and row.data_ptr() == whole.data_ptr() + i * place for i, row in enumerate(rows)):  # noqa: SLF001
-            return whole
+    first, whole = rows[0], rows[0]._base  # noqa: SLF001
+    if whole is not None and whole.is_contiguous() and whole.numel() == len(rows) * first.numel():
+        place, bytes_each = whole.data_ptr(), first.numel() * first.element_size()
+        if all(row._base is whole and row.data_ptr() == place + i * bytes_each for i, row in enumerate(rows)):  # noqa: SLF001
+            return whole.view(len(rows), *first.shape)
     return torch.stack(list(rows))
 
 
@@ -299,6 +313,7 @@ def _identity(state: TrainingState) -> dict[str, object]:
         "the vocabulary": system.shape.vocabulary,
         "the batch size": state.batch_size,
         "the step": state.step,
+        "whether it has a moving average": state.averaged,
         **{name: value for name, value in config.items() if name not in system.optimizer_only},
         "the kind of its weights": sorted({f"{kind} on {device}" for _, kind, device in weights}),
         "the layout of its weights": [shape for shape, _, _ in weights],

@@ -46,11 +46,13 @@ class Stacked(Course):
     @torch.no_grad()
     def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
         self._stack.move(number, gradients)
-        # A weight without dimensions has one number of each replica.
-        norms = [torch.linalg.vector_norm(each.unsqueeze(-1), dim=tuple(range(1, each.ndim + 1))) for each in gradients]
-        self._columns += [*loss.dynamics.values(), *loss.parts.values(), loss.total, *norms]
+        measured = number in self._measured
+        self._columns += [*loss.dynamics.values(), *loss.parts.values(), loss.total]
+        if measured:
+            self._columns += map(_norms, gradients)
         for replica in self.replicas:
-            replica.state.recorder.announce(replica.state.phases[number], loss.parts, loss.dynamics)
+            phase = replica.state.phases[number]
+            replica.state.recorder.announce(phase, loss.parts, loss.dynamics, measured=measured)
 
     @torch.no_grad()
     def _end_rows(self) -> None:
@@ -72,3 +74,9 @@ class Stacked(Course):
 
     def close(self) -> None:
         self._stack.unstack()
+
+
+def _norms(gradient: Tensor) -> Tensor:
+    """Norm of each replica's row [R, …]; a weight without dimensions has one number of each."""
+    norms: Tensor = torch.linalg.vector_norm(gradient.unsqueeze(-1), dim=tuple(range(1, gradient.ndim + 1)))
+    return norms

@@ -18,8 +18,8 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass
 class TrainingState:
-    """State of a run between two steps: `system`, the moving `average` of the modules it samples with, optimisers, and
-    the `recorder` with the rows of the current interval.
+    """State of a run between two steps: `system`, the moving `average` of the modules it samples with (without one,
+    these modules on the system's own weights), optimisers, and the `recorder` with the rows of the current interval.
 
     Noise and data order are functions of the seed and the step, so this state is enough to continue.
     """
@@ -27,6 +27,8 @@ class TrainingState:
     system: System
     average: System
     batch_size: int
+    #: whether the average has memory of its own; if not, it samples with the system's weights
+    averaged: bool = True
     phases: list[Phase] = field(init=False)
     optimizers: dict[str, torch.optim.Optimizer] = field(init=False)
     recorder: Recorder = field(init=False)
@@ -34,8 +36,8 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         self.phases = self.system.phases(self.batch_size)
-        self.recorder = Recorder(self.system)
         self.optimizers = {phase.name: build_optimizer(phase.optimizer, trained(phase)) for phase in self.phases}
+        self.recorder = Recorder(self.system, self.optimizers)
 
     @classmethod
     def fresh(
@@ -48,16 +50,18 @@ class TrainingState:
         batch_size: int,
         device: str,
         channels_last: bool = False,
+        averaged: bool = True,
     ) -> "TrainingState":
         """State before step 1: a system on the device with initial weights keyed by the seed. With `channels_last`
-        convolution weights have that memory layout, and so do their outputs.
+        convolution weights have that memory layout, and so do their outputs. Without `averaged` no moving average is
+        kept: the state is to be trained with a decay of 0.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(noise.generator(seed, "weights").initial_seed())
             system = kind(config, shape).to(device)
         if channels_last:
             system = system.to(memory_format=torch.channels_last)
-        return cls(system, average_of(system), batch_size)
+        return cls(system, average_of(system, averaged=averaged), batch_size, averaged)
 
 
 @dataclass
@@ -74,7 +78,8 @@ class Replica:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run after `step` steps; scalars are means over the steps since the last one.
+    """Progress of a run after `step` steps; scalars are means over the steps since the last one, and gradient norms
+    those of each phase's last step.
 
     `seconds` is the cost of these steps: their duration, shared among the runs that were trained in it.
     `samples_per_second` is the run's own speed by the clock.

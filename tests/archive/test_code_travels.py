@@ -149,6 +149,7 @@ def test_it_is_gone_on_with_once_its_code_is_trusted(trained: Home, other: Home,
         resume_sweep(sweep, device="cpu", home=other.path)
 
 
+@pytest.mark.slow
 def test_workers_find_the_copies_too(trained: Home, other: Home, elsewhere: None) -> None:
     sweep = other.take(trained.export("workers.tar", force=True), trust_code=True)
     for trial in (0, 1):

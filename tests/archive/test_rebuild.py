@@ -28,6 +28,7 @@ from aigc_lab.scoring.evaluator import Evaluator
 from aigc_lab.serving.promotion import promote
 from aigc_lab.sweeps.reconcile import Finding
 from aigc_lab.sweeps.supervision import alone
+from aigc_lab.tracking import mlflow as tracking
 from aigc_lab.tracking import relocation, writer
 from aigc_lab.tracking.mlflow import MlflowTracker, RunSnapshot
 
@@ -50,9 +51,9 @@ class Home:
     def registry(self) -> Registry:
         return Registry.open(self.settings.registry_url, home=self.path)
 
-    def verify(self) -> list[str]:
+    def verify(self, **options: Any) -> list[str]:
         with self.registry() as registry:
-            return verify_sweeps(registry, self.settings).problems
+            return verify_sweeps(registry, self.settings, **options).problems
 
     def rebuild(self, **options: Any) -> list[Finding]:
         with self.registry() as registry:
@@ -137,6 +138,35 @@ def test_files_in_mlflow_are_compared_and_sent_again(home: Home) -> None:
     assert home.verify() == [] and home.rebuild() == []
     assert sha256(weights) == whole and home.points() == before
     assert sorted(path.name for path in home.artifact(second, "images").iterdir()) == sorted([*names, picture.name])
+
+
+def test_files_of_a_server_are_read_where_that_is_asked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server has them: they lie on no disk of this machine, and are fetched."""
+    (run, *_) = sorted(home.shown())
+    weights = home.artifact(run, "model/last.safetensors")
+    ends, middle, begins = (min(home.artifact(run, "images").glob(f"*step+{step}+*.png")) for step in (20, 10, 0))
+    whole, picture = sha256(weights), ends.read_bytes()
+    for path, content in (
+        (weights, bytes(weights.stat().st_size)),
+        (ends, b"no picture"),
+        (middle, begins.read_bytes()),
+    ):
+        path.unlink()  # the home's is the same file
+        path.write_bytes(content)
+    monkeypatch.setattr(tracking, "local_folder", lambda uri: None)
+    assert home.verify() == [], "all have their size, as far as it is known"
+    remedy = f"aigc-lab reconcile --mlflow {home.sweep} --deep"
+    differs = home.verify(deep=True)
+    assert differs[:2] == [
+        f"{run}: model/last.safetensors in MLflow is not what was written (sha256); {remedy}",
+        f"{run}: the samples of step 20 in MLflow are damaged; {remedy}",
+    ]
+    assert len(differs) == 3 and differs[2].startswith(f"{run}: home and MLflow differ in the samples of step 10; look")
+    assert f", images/{middle.name} of MLflow's run {home.shown()[run].run_id}" in differs[2]
+    assert home.rebuild() == []
+    assert [finding.run for finding in home.rebuild(deep=True)] == [run]
+    assert home.verify(deep=True) == differs[2:], "who is right of two pictures is for a person to say"
+    assert (sha256(weights), ends.read_bytes()) == (whole, picture)
 
 
 def test_a_lost_database_is_made_again_wherever_that_was_interrupted(

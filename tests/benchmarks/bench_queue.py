@@ -57,7 +57,7 @@ def work(url, sweep, first):
             while True:
                 claimed = registry.claim(sweep, worker)
                 if claimed is None:
-                    if registry.beat_worker(worker) == "stop":
+                    if pulse.told_to_stop:
                         break
                     pause.wait()
                     continue

@@ -1,4 +1,4 @@
-"""The commands that read, as a user runs them: in a process of their own."""
+"""The commands that read, as a user runs them: in a process of their own, but for those that list plugins."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shell import command
 
 from aigc_lab import __version__
 from aigc_lab.registry.records import StoredArtifact, StoredCheckpoint, StoredScalar, StoredScore
@@ -130,9 +131,9 @@ def test_run_ids_are_never_cut(home: Path, tmp_path: Path) -> None:
         sweep = registry.sweep("a" * 120, "0123456789", {}, "fd", "lower")
         registry.trial(sweep, 0, "vae", {}, {})
         run = registry.run(sweep, 0, 0, "search")
-    for command in (["runs"], ["show", run]):
-        assert run in lab(tmp_path, *command).stdout
-        assert run in lab(tmp_path, *command, COLUMNS="80").stdout
+    for words in (["runs"], ["show", run]):
+        assert run in lab(tmp_path, *words).stdout
+        assert run in lab(tmp_path, *words, COLUMNS="80").stdout
 
 
 def test_the_page_of_a_run(home: Path) -> None:
@@ -149,21 +150,30 @@ PLUGINS = [
 KINDS = [*PLUGINS, "experiments", "protocols"]
 
 
+def listed(home: Path, *words: str) -> str:
+    """What `list` tells, in this process: to import the plugins anew would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIGC_LAB_HOME", str(home))
+        told = command("list", *words)
+    assert told.code == 0, told.errors
+    return told.output
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_list_needs_no_registry(tmp_path: Path, kind: str) -> None:
-    rows = strict(lab(tmp_path, "list", kind, "--json").stdout)
+def test_list_needs_no_registry(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = strict(listed(tmp_path, kind, "--json"))
     assert all(row.keys() == {"name", "description"} for row in rows)
-    shown = lab(tmp_path, "list", kind).stdout
+    shown = listed(tmp_path, kind)
     assert all(row["name"] in shown for row in rows)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", PLUGINS)
-def test_list_tells_papers_and_knobs(tmp_path: Path, kind: str) -> None:
-    rows = strict(lab(tmp_path, "list", kind, "--verbose", "--json").stdout)
-    assert [row["name"] for row in rows] == [
-        row["name"] for row in strict(lab(tmp_path, "list", kind, "--json").stdout)
-    ]
+def test_list_tells_papers_and_knobs(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = strict(listed(tmp_path, kind, "--verbose", "--json"))
+    assert [row["name"] for row in rows] == [row["name"] for row in strict(listed(tmp_path, kind, "--json"))]
     for row in rows:
         assert row.keys() == {"name", "description", "paper", "about", "knobs"}
         assert all(knob.keys() == {"name", "default", "values", "description"} for knob in row["knobs"])
@@ -182,7 +192,7 @@ def test_list_tells_papers_and_knobs(tmp_path: Path, kind: str) -> None:
         assert knobs["clip"]["values"] == "number | null > 0" and knobs["beta1"]["values"] == "number ≥ 0 < 1"
         assert knobs["critic_norm"]["values"] == "batch | layer | spectral | none"
         assert knobs["penalty"]["values"].startswith("none | consensus | consistency | dragan")
-    shown = lab(tmp_path, "list", kind, "--verbose", COLUMNS="200").stdout
+    shown = listed(tmp_path, kind, "--verbose")
     assert all(row["description"] in shown for row in rows)
 
 

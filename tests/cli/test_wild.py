@@ -23,7 +23,7 @@ def tried(cases: list[wild.Case], folder: Path) -> list[str]:
 
 
 def test_some_keys_and_some_options(tmp_path: Path) -> None:
-    cases = wild.files() + wild.sample(wild.keys(1), 110, seed=0) + wild.sample(wild.options(), 120, seed=0)
+    cases = wild.files() + wild.sample(wild.keys(1), 50, seed=0) + wild.sample(wild.options(), 60, seed=0)
     assert tried(cases, tmp_path) == []
 
 

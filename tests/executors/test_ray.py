@@ -336,7 +336,7 @@ def test_a_node_is_killed_in_the_middle_of_a_sweep(ray_cluster: RayCluster, fold
         "search": {"trials": 4, "seeds": 2, "sampler": "random"},
     }
     Path("two.yaml").write_text(yaml.safe_dump(experiment))
-    node = ray_cluster.node(cpus=2)
+    node = ray_cluster.node("--num-cpus", "2")
 
     def sweep(home: str, *words: str) -> "subprocess.Popen[str]":
         program = "from aigc_lab.cli import main; main()"

@@ -1,15 +1,12 @@
 """A store behind S3's protocol: a real server on loopback (moto's), and s3fs as the driver."""
 
 import json
-import logging
 import os
-import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from s3_server import KEY, SECRET, S3Server
 from test_shared_files import A_FILE, Two, names
 from test_shared_files import test_a_file_is_read_while_it_is_replaced_again_and_again as read_while_replaced
 from test_shared_files import test_a_folder_is_listed_and_removed_in_whole_or_in_part as listed_and_removed
@@ -27,44 +24,10 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 pytest.importorskip("flask_cors")
 
-_KEY, _SECRET = "AKIDLAB", "hush-hush"
-
-
-class Server:
-    """moto's server, which keeps its buckets while it is stopped."""
-
-    def __init__(self) -> None:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.address = f"http://127.0.0.1:{self.port}"
-        self._server: Any = None
-
-    def start(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def bucket(self) -> str:
-        """The name of a new one."""
-        import boto3
-
-        name = f"lab-{secrets.token_hex(4)}"
-        client = boto3.client(
-            "s3", endpoint_url=self.address, aws_access_key_id=_KEY, aws_secret_access_key=_SECRET, region_name="eu-x-1"
-        )
-        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-x-1"})
-        return name
-
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
+def server() -> Iterator[S3Server]:
+    server = S3Server()
     server.start()
     yield server
     server.stop()
@@ -84,12 +47,12 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def options(server: Server, plain: None) -> str:
-    return json.dumps({"key": _KEY, "secret": _SECRET, "endpoint_url": server.address})
+def options(server: S3Server, plain: None) -> str:
+    return json.dumps({"key": KEY, "secret": SECRET, "endpoint_url": server.address})
 
 
 @pytest.fixture
-def two(server: Server, options: str, tmp_path: Path) -> Two:
+def two(server: S3Server, options: str, tmp_path: Path) -> Two:
     return Two(f"s3://{server.bucket()}/results", tmp_path, options)
 
 
@@ -101,15 +64,15 @@ def test_it_does_what_stores_do(two: Two) -> None:
 
 
 def test_credentials_are_taken_from_the_environment(
-    server: Server, plain: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: S3Server, plain: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"s3://{server.bucket()}/results"
     two = Two(url, tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
     with pytest.raises(Failure, match="there are no credentials for it; set AWS_ACCESS_KEY_ID"):
         two.a.probe()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", _KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AIGC_LAB_STORE_URL", url)
     settings = Settings.load(tmp_path / "c")
     shared_files.check(settings)
@@ -124,10 +87,10 @@ def test_wrong_credentials_are_refused_without_a_secret(two: Two) -> None:
     with pytest.raises(Failure) as refused:
         set_initial_no_auth_action_count(0)(two.a.probe)()
     assert "it refuses" in str(refused.value) and "AWS_SECRET_ACCESS_KEY" in str(refused.value)
-    assert _SECRET not in str(refused.value) and _KEY not in str(refused.value)
+    assert SECRET not in str(refused.value) and KEY not in str(refused.value)
 
 
-def test_a_server_that_goes_away_and_comes_back(server: Server, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_goes_away_and_comes_back(server: S3Server, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     two.a.publish(two.write(b"before"))
     server.stop()
     said: list[str] = []

@@ -59,6 +59,9 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("without_mlflow")
+
+
 def ended(tmp_path: Path, breaks: str) -> tuple[str, str]:
     """State and reason of a run."""
     source = tmp_path / "breaking.py"

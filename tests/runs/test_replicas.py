@@ -192,8 +192,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
         whole = Stacked.step
 
-        def stepping(course: Stacked) -> None:
-            whole(course)
+        def stepping(course: Stacked, *end: Any) -> None:
+            whole(course, *end)
             asked[0] = asked[0] or course.at == step
 
         monkeypatch.setattr(Stacked, "step", stepping)
@@ -266,10 +266,10 @@ def test_those_that_lie_behind_catch_up_first(session: Opener, monkeypatch: pyte
 def test_where_memory_ends_they_are_halved(session: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Stacked.step
 
-    def full(course: Stacked) -> None:
+    def full(course: Stacked, *end: Any) -> None:
         if len(course.replicas) > 2 and course.at == 25:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        whole(course)
+        whole(course, *end)
 
     monkeypatch.setattr(Stacked, "step", full)
     with session("home") as home:

@@ -134,7 +134,7 @@ def test_two_workers_do_each_run_once_and_as_one_would(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("near")
-@pytest.mark.parametrize("fatal", ["once", "always"])
+@pytest.mark.parametrize("fatal", [pytest.param("once", marks=pytest.mark.slow), "always"])
 def test_a_run_whose_process_dies_is_tried_again(
     folder: Path, fatal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,6 +269,7 @@ def test_points_are_scored_too(scored: Any) -> None:
     assert collapsed["modes"].value <= 1
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> None:
     """Where no reference is named; the game of two numbers, whose position is scored and whose points can be drawn."""
     home = tmp_path / "home"
@@ -283,6 +284,7 @@ def test_a_run_is_compared_with_its_own_dataset(typed: Any, tmp_path: Path) -> N
     assert drawing.scatter(model.system.generate(3).values, None).shape == (400, 400, 3)
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_another_dataset_than_the_one_that_was_learned_is_said(typed: Any, tmp_path: Path) -> None:
     home = tmp_path / "home"
     changes = {"training.steps": 2, "training.evaluate_every": 2, "training.log_every": 2}

@@ -74,6 +74,7 @@ def extractors(experiment: Experiment) -> list[str | None]:
     return [metric.extractor for metric in experiment.metrics]
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_class_folders_that_can_be_learned_are_scored_by_their_classifier(easy: Path, tmp_path: Path) -> None:
     took, (note,), said = chosen(of(easy), tmp_path)
     assert extractors(took) == ["classifier", "classifier"] and took.file.objective.minimize == "fd_clf"
@@ -94,6 +95,7 @@ def test_class_folders_that_can_be_learned_are_scored_by_their_classifier(easy: 
     assert stored.document.data == took.document.data and not notes and not said
 
 
+@pytest.mark.slow
 def test_labels_that_say_nothing_fail_the_test_and_lite0_scores(tmp_path: Path) -> None:
     folder = shapes(tmp_path / "pics", by_chance)
     took, (note,), said = chosen(of(folder), tmp_path / "cache")
@@ -143,6 +145,7 @@ def test_an_objective_that_the_classifier_would_give_is_refused_where_it_fails(t
         chosen(of(folder, objective__minimize="fd_clf"), tmp_path / "cache")
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_sweep_stores_its_choice_and_a_resumed_one_does_not_choose(
     easy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

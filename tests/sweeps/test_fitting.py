@@ -128,6 +128,7 @@ def test_all_that_conditional_scores_need_is_said_at_once(tmp_path: Path) -> Non
         check_data(of(tmp_path / "pics", **right))
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_few_pictures_are_trained_on_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"data.path": str(pictures(tmp_path / "pics", 70)), "data.size": 16, "system": {"name": "vae"}}
     changes |= {"system.width": 8, "training.evaluate_every": 2, "training.log_every": 2, "training.batch_size": 16}

@@ -23,7 +23,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sweep_whose_processes_are_killed(tmp_path: Path) -> None:
     chance, report = random.Random(3), Report()
     with disturbed(tmp_path / "sweep", chance, report, empty=empty_mlflow(tmp_path)) as sweep:
-        sweep.endure(Counter(dict.fromkeys(KILLS, 2)))
+        sweep.endure(Counter(KILLS))
         Judge(sweep, References(tmp_path / "undisturbed"), report).judge()
         found = report.problems[:]
         shown = next((sweep.home / "artifacts" / "mlflow").glob("*/*/artifacts/**/*.safetensors"))

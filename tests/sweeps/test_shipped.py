@@ -187,6 +187,7 @@ def test_digits_on_two_workers_interrupted_and_resumed(lab: Lab, monkeypatch: py
     lab.check()
 
 
+@pytest.mark.slow
 def test_ring_on_two_workers(lab: Lab) -> None:
     (best, *_) = lab.sweep("ring")
     runs = lab.runs()

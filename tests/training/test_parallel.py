@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gan": ("dcgan", {"width": 8, "latent_size": 6}),  # batch normalisation in both networks
     "wgan-gp": ("wgan_gp", {"width": 8, "latent_size": 6, "n_critic": 2}),
     "r1": ("ns_gan", {"width": 8, "latent_size": 6, "penalty": "r1", "network": "dcgan"}),
+    "shared": ("dcgan", {"width": 8, "latent_size": 6, "share_fakes": True, "n_critic": 2}),
     "vae": ("vae", {"width": 8, "latent_size": 6}),
     "lstm": ("lstm_lm", {"hidden": 16, "embedding": 12}),
     "transformer": ("transformer_lm", {"width": 16, "layers": 1, "heads": 2}),
@@ -67,17 +68,21 @@ def _closed() -> Iterator[None]:
     process_group.close()
 
 
-def replica(data: dict[str, Any], name: str, options: dict[str, Any], batch: int = BATCH) -> Replica:
+def replica(
+    data: dict[str, Any], name: str, options: dict[str, Any], batch: int = BATCH, *, averaged: bool = True
+) -> Replica:
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
     shape, samples = data[kind.modality]
-    state = TrainingState.fresh(kind, kind.Config(**options), shape, seed=3, batch_size=batch, device="cpu")
+    state = TrainingState.fresh(
+        kind, kind.Config(**options), shape, seed=3, batch_size=batch, device="cpu", averaged=averaged
+    )
     return Replica(state, Batches(samples, batch, 3), 3)
 
 
-def trained(one: Replica, group: ProcessGroup | None, steps: int = STEPS) -> Progress:
+def trained(one: Replica, group: ProcessGroup | None, steps: int = STEPS, decay: float = 0.5) -> Progress:
     """Trains to the end, which is one interval."""
     course: Any = Plain if group is None else OnDevices(group)
-    (((_, end),),) = train([one], steps=steps, every=steps, decay=0.5, precision="fp32", course=course)
+    (((_, end),),) = train([one], steps=steps, every=steps, decay=decay, precision="fp32", course=course)
     assert isinstance(end, Progress)
     return end
 
@@ -100,6 +105,14 @@ def test_two_processes_are_one_with_the_whole_batch(case: str, data: dict[str, A
     assert way(one.average, other.average) <= WAY * way(one.average, start.average)
     for (name, a), (_, b) in zip(one.system.named_buffers(), other.system.named_buffers(), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_without_a_moving_average_there_is_none_in_any_process(data: dict[str, Any], two: ProcessGroup) -> None:
+    alone, together = (replica(data, *CASES["gan"], averaged=False) for _ in range(2))
+    expected, ours = (trained(one, group, decay=0).scalars for one, group in ((alone, None), (together, two)))
+    assert ours == {name: pytest.approx(value, rel=SCALARS, abs=1e-6) for name, value in expected.items()}
+    for mine, theirs in zip(together.state.average.parameters(), together.state.system.parameters(), strict=True):
+        assert mine.data_ptr() == theirs.data_ptr()
 
 
 def test_a_resumed_run_comes_to_the_same_bits(data: dict[str, Any], two: ProcessGroup, tmp_path: Path) -> None:

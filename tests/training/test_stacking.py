@@ -60,7 +60,9 @@ SETUPS: dict[str, Setup] = {
 }
 
 
-def replicas(setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 0) -> list[Replica]:
+def replicas(
+    setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 0, averaged: bool = True
+) -> list[Replica]:
     kind, options, data, count = setup
     classes = 10 if data.modality == Modality.IMAGES else None
     vocabulary = data.vocabulary if isinstance(data, Text) else None
@@ -68,7 +70,7 @@ def replicas(setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 
     made = []
     for seed in range(first_seed, first_seed + count):
         config = kind.Config(**(options | {"lr": rates[seed - first_seed]}))
-        state = TrainingState.fresh(kind, config, shape, seed=seed, batch_size=BATCH, device="cpu")
+        state = TrainingState.fresh(kind, config, shape, seed=seed, batch_size=BATCH, device="cpu", averaged=averaged)
         made.append(Replica(state, Batches(data, BATCH, seed), seed))
     return made
 
@@ -150,7 +152,9 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
         {"penalty": "consistency", "minibatch_std": True, "packing": 2},
         {"penalty": "wgan_gp", "augment": "diffaugment", "packing": 2},
         {"penalty": "consensus", "penalty_weight": 0.1},
+        {"share_fakes": True, "n_critic": 2, "packing": 2, "conditional": "concat"},
     ],
+    "infogan": [{"share_fakes": True, "optimizer": "sgd"}],
     "maxout_gan": [{"penalty": "consensus", "penalty_weight": 0.1}],
     "point_gan": [{"penalty": "instance_noise", "spectral_norm": True, "packing": 4}],
     "dirac": [{"penalty": "consensus", "update": "simultaneous"}, {"penalty": "instance_noise"}],
@@ -273,6 +277,27 @@ def test_the_others_go_on_without_those_that_leave(double: Callable[[list[Replic
     assert left is not None and same(left, contents(stacked[1])) and stacked[1].state.step == EVERY
     for number in (0, 2):
         assert distance(contents(alone[number]), contents(stacked[number])) < DOUBLE
+
+
+@pytest.mark.parametrize("name", ["point_gan", "vae", "dcgan"])
+def test_states_without_an_average_are_stacked_without_one(name: str) -> None:
+    """Meanwhile and afterwards each samples with its own weights, and shares their memory."""
+    runs, averaged = replicas(SETUPS[name], averaged=False), replicas(SETUPS[name])
+    options: dict[str, Any] = {"steps": STEPS, "every": EVERY, "precision": "fp32", "course": Stacked}
+    for _ in train(runs, **options):
+        for run in runs:
+            assert all(one.is_set_to(two) for one, two in shared(run))
+    for _ in train(averaged, **options):
+        pass
+    for one, two in zip(runs, averaged, strict=True):
+        assert same(contents(one), contents(two))
+        assert all(mine.is_set_to(theirs) for mine, theirs in shared(one))
+    with pytest.raises(ValueError, match="whether it has a moving average is False and True"):
+        Stack([replicas(SETUPS[name], averaged=kept)[0].state for kept in (False, True)])
+
+
+def shared(run: Replica) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(run.state.average.parameters(), run.state.system.parameters(), strict=True))
 
 
 def test_an_interruption_ends_it_after_a_whole_step_of_all() -> None:

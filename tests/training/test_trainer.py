@@ -3,10 +3,12 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,6 +21,7 @@ from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training.averages import average_of
+from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course, Gradients, turns
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import build_optimizer, trained
@@ -120,10 +123,11 @@ def test_scalars_are_means_over_the_interval(repeat: int) -> None:
         assert scalars["loss/judge/total"] == pytest.approx(sum(judge) / len(judge), rel=1e-6)
         assert scalars["loss/judge/twice"] == pytest.approx(2 * sum(judge) / len(judge), rel=1e-6)
         assert scalars["loss/maker/total"] == pytest.approx(sum(maker) / len(maker), rel=1e-6)
-        # The norm of a phase's whole gradient: the root mean square over its repeats, averaged over the steps.
+        # The norm of a phase's whole gradient in the last step: the root mean square over its repeats.
         for phase, times in (("judge", repeat), ("maker", 1)):
-            norms = torch.tensor(system.norms[phase][first * times : last * times]).reshape(-1, times)
-            expected = norms.square().mean(1).sqrt().mean().item()
+            expected = (
+                torch.tensor(system.norms[phase][(last - 1) * times : last * times]).square().mean().sqrt().item()
+            )
             assert scalars[f"dynamics/grad_norm/{phase}"] == pytest.approx(expected, rel=1e-5)
         assert set(scalars) == {
             "loss/judge/total",
@@ -256,13 +260,8 @@ def test_a_part_is_named_before_the_sum_that_it_spoils() -> None:
     assert (caught.value.step, caught.value.tensor) == (4, "loss/judge/twice")
 
 
-@pytest.mark.parametrize("at", [0, 3, 5])
-@pytest.mark.parametrize("name", ["parts.judge.2.weight", "parts.maker.1.bias"])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, value: float) -> None:
-    """One entry of one gradient is spoiled while the loss is still finite."""
-    state, system = fresh()
-    system.watch = False
+def spoiled_gradient(system: Pair, name: str, at: int, value: float) -> None:
+    """Spoils one entry of the gradient of a weight in its phase's call `at`, while the loss is still finite."""
     weight = dict(system.named_parameters())[name]
     phase = name.split(".")[1]
 
@@ -279,10 +278,60 @@ def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, va
         harmless.register_hook(poison)  # type: ignore[no-untyped-call]
         return total + 0 * harmless.sum()
 
+    system.watch = False
     system.spoil = spoil
+
+
+@pytest.mark.parametrize("at", [0, 3, 5])
+@pytest.mark.parametrize("name", ["parts.judge.2.weight", "parts.maker.1.bias"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_found_and_named(at: int, name: str, value: float) -> None:
+    """By itself in the last step of an interval; in another by the first loss that reads the weight that it moved."""
+    state, system = fresh()
+    spoiled_gradient(system, name, at, value)
     with pytest.raises(Diverged) as caught:
         list(run(state, 9, every=4))
-    assert (caught.value.step, caught.value.tensor) == (at + 1, f"gradient of {name}")
+    if at == 3:
+        assert (caught.value.step, caught.value.tensor) == (4, f"gradient of {name}")
+    elif "judge" in name:  # the maker is next
+        assert (caught.value.step, caught.value.tensor) == (at + 1, "loss/maker/total")
+    else:
+        assert (caught.value.step, caught.value.tensor) == (at + 2, "loss/judge/twice")
+
+
+@pytest.mark.parametrize(("value", "left"), [(math.nan, "idle"), (1e30, "exp_avg_sq of idle")])
+def test_a_gradient_of_which_no_loss_tells_is_found_at_the_end_of_its_interval(value: float, left: str) -> None:
+    """No loss reads the entry; a square that overflows stops it for ever, and moves it nowhere."""
+    state = TrainingState.fresh(Once, Once.Config(), SHAPE, seed=0, batch_size=BATCH, device="cpu")
+    assert isinstance(state.system, Once)
+    state.system.value = value
+    curve = run(state, 12, every=4)
+    assert next(curve).step == 4
+    with pytest.raises(Diverged) as caught:
+        next(curve)
+    assert (caught.value.step, caught.value.tensor) == (8, left)
+
+
+class Once(Pair):
+    """The judge reads one of two numbers more; the gradient of the other is `value` in step 6, and 0 in any other."""
+
+    def __init__(self, config: Pair.Config, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.idle = nn.Parameter(torch.zeros(2))
+        self.watch, self.value = False, 0.0
+
+    def phases(self, batch_size: int) -> list[Phase]:
+        judge, maker = super().phases(batch_size)
+
+        def loss(batch: Any, noise: Noise, step: int) -> Loss:
+            harmless = self.idle.view_as(self.idle)
+            if step == 5:
+                harmless.register_hook(lambda gradient: torch.tensor([0.0, self.value]))  # type: ignore[no-untyped-call]
+            return Loss(judge.loss(batch, noise, step).total + 0 * harmless[0])
+
+        holder = nn.Module()
+        holder.idle = self.idle
+        return [judge._replace(trains=[*judge.trains, holder], loss=loss), maker]
 
 
 class Idle(Pair):
@@ -325,6 +374,58 @@ def test_the_moving_average_in_closed_form(decay: float) -> None:
         assert not torch.equal(state.average.samplers()[0].state_dict()["0.weight"], maker)
 
 
+def test_without_a_moving_average_the_weights_are_not_copied() -> None:
+    """The same run with and without; the copy that samples is in evaluation mode, wants no gradient, and follows."""
+    one, two = (
+        TrainingState.fresh(Pair, Pair.Config(), SHAPE, seed=0, batch_size=BATCH, device="cpu", averaged=averaged)
+        for averaged in (True, False)
+    )
+    weights, others = ({n: t.data_ptr() for n, t in each.state_dict().items()} for each in (two.system, two.average))
+    assert weights == others
+    for kept, shared in zip(run(one, 6, every=2), run(two, 6, every=2), strict=True):
+        assert kept.scalars == shared.scalars
+        assert torch.equal(one.average.generate(9, "a").values, two.average.generate(9, "a").values)
+    for state in (one, two):
+        maker: Any = state.average.samplers()[0]
+        assert not any(part.training for part in maker.modules())
+        assert not any(weight.requires_grad for weight in maker.parameters())
+        assert all(weight.requires_grad for weight in state.system.parameters())
+    assert same_tensors(one.system, two.system) and same_tensors(one.average, two.average)
+    with pytest.raises(ValueError, match="its decay is 0.9"):
+        list(run(two, 8, decay=0.9))
+
+
+def test_a_state_without_an_average_is_stored_without_one_and_takes_one_of_before(tmp_path: Path) -> None:
+    made = [
+        TrainingState.fresh(Pair, Pair.Config(), SHAPE, seed=seed, batch_size=BATCH, device="cpu", averaged=averaged)
+        for seed, averaged in ((0, False), (0, False), (0, True), (1, False), (1, False))
+    ]
+    for state in made:
+        state.system.watch = False  # type: ignore[assignment]
+    straight, new, old, *resumed = made
+    list(run(straight, 7, every=3))
+    for state, name in ((new, "new"), (old, "old")):
+        list(train_one(state, Batches(DATA, BATCH, 0), seed=0, steps=7, every=3, precision="fp32", **until(state, 4)))
+        save_state(state, tmp_path / name)
+    stored = {
+        name: [key for key in load_file(tmp_path / name) if key.startswith("average.")] for name in ("new", "old")
+    }
+    assert stored["old"] and not stored["new"]
+    for state, name in zip(resumed, ("new", "old"), strict=True):
+        restore_state(state, tmp_path / name)
+        list(run(state, 7, every=3))
+        assert same_tensors(straight.system, state.system) and same_tensors(straight.average, state.average)
+
+
+def until(state: TrainingState, step: int) -> dict[str, Any]:
+    return {"interrupted": lambda: state.step == step}
+
+
+def same_tensors(one: nn.Module, two: nn.Module) -> bool:
+    first, second = one.state_dict(), two.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_a_container_of_both_is_copied_and_what_is_shared_is_not() -> None:
     _, system = fresh()
     average = average_of(system)
@@ -359,6 +460,18 @@ def test_repeats_see_other_data_and_other_noise() -> None:
     # Together they go through the data: the first 40 of these 72 samples are all 40, each once.
     stream = torch.cat([values for values, _ in judge])[:40]
     assert len({tuple(row) for row in stream.tolist()}) == 40
+
+
+def test_reseeded_generators_draw_the_same_bits() -> None:
+    """Draws of one thread share a generator; what was drawn before, an odd number of normals too, leaves no trace."""
+    for law in ("normal", "uniform", "unit"):
+        for size in ((1,), (3,), (16,), (5, 7)):
+            what = Draw(size, law)
+            ours = noise.draw(what, 1, "a")
+            source = noise.generator(1, "a")
+            fresh_ones = torch.randn(size, generator=source) if law == "normal" else torch.rand(size, generator=source)
+            expected = fresh_ones * 2 - 1 if law == "uniform" else fresh_ones
+            assert torch.equal(ours, expected)
 
 
 class Host(Tensor):

@@ -56,8 +56,12 @@ class Batches:
 
     def __getitem__(self, number: int) -> Samples:
         rows, longest = self._rows(number)
-        batch = self.samples.take(rows)
-        return batch if self._places is None else replace(batch, values=batch.values[:, :longest])
+        labels = self.samples.labels
+        # Whole rows are copied: several times as fast as an index.
+        values = self.samples.values.index_select(0, rows)
+        if self._places is not None:
+            values = values[:, :longest]
+        return replace(self.samples, values=values, labels=None if labels is None else labels.index_select(0, rows))
 
     def _rows(self, number: int) -> tuple[Tensor, int]:
         """Row numbers of a batch, on the samples' device, and the length of its longest sentence (0 of others)."""
@@ -84,9 +88,9 @@ def batch_of_each(several: Sequence[Batches], number: int) -> list[Samples]:
     """
     samples = several[0].samples
     one = all(each.samples.values is samples.values and each.samples.labels is samples.labels for each in several)
-    if not one or samples.lengths is not None:
+    if not one or len({each.size for each in several}) > 1 or samples.lengths is not None:
         return [each[number] for each in several]
-    rows = torch.stack([each._rows(number)[0] for each in several])  # noqa: SLF001 -- of its own module
-    values = samples.values[rows]
-    labels = [None] * len(several) if samples.labels is None else samples.labels[rows].unbind()
-    return [replace(samples, values=mine, labels=own) for mine, own in zip(values.unbind(), labels, strict=True)]
+    rows, size = torch.cat([each._rows(number)[0] for each in several]), several[0].size  # noqa: SLF001 -- its own
+    values, labels = torch.split(samples.values.index_select(0, rows), size), samples.labels
+    of_each = [None] * len(several) if labels is None else torch.split(labels.index_select(0, rows), size)
+    return [replace(samples, values=mine, labels=own) for mine, own in zip(values, of_each, strict=True)]

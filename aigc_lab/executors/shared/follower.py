@@ -109,6 +109,7 @@ class Follower:
         pause = _SOON
         while not self._closed.is_set():
             self._awake.clear()
+            begun = time.monotonic()
             try:
                 if self._stop_by is not None and not self._interrupted:
                     self._interrupt()
@@ -120,7 +121,8 @@ class Follower:
                 self._fail(KeyboardInterrupt())
                 return
             pause = _SOON if happened else min(2 * pause, _SELDOM)
-            self._awake.wait(pause)
+            # Looks that take long, of a registry that many use, take no more than a quarter of the time.
+            self._awake.wait(max(pause, min(3 * (time.monotonic() - begun), 1.0)))
 
     def _interrupt(self) -> None:
         self._interrupted = True

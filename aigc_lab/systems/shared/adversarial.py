@@ -4,17 +4,20 @@ variant has.
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aigc_lab import plugins
 from aigc_lab.augmentations import base as augmentations
 from aigc_lab.config import Few, Positive, Strict, Times, Weight
 from aigc_lab.nets import spectral
+from aigc_lab.nets.critics import MinibatchStd
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.objectives import adversarial
 from aigc_lab.optimizers import base as optimizers
@@ -22,6 +25,7 @@ from aigc_lab.penalties import base as penalties
 from aigc_lab.penalties.base import CriticTurn, Players, Turn
 from aigc_lab.shape import Shape
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
+from aigc_lab.systems.shared.fakes import Fakes
 
 #: the type of `penalty`
 Penalty = penalties.Name
@@ -42,6 +46,13 @@ class AdversarialSystem(System):
     A subclass builds `generator` and `critic`, says what its latents are, how a batch becomes the critic's input, and
     how the generator's output becomes samples. Its `Config` extends this one and carries its own paper's defaults.
 
+    The generator's update is on fakes of its own, as published. With `share_fakes` it is on those of the critic's last
+    update (as many codes do), its latents and its batch: one pass of the generator less in a step. Augmentation, noise
+    and packing are applied to them anew, and batch normalisation counts them once.
+
+    With `one_pass` its critic judges the real and the made samples of an update as one batch, which is the same to
+    rounding for a critic that takes each sample by itself, and refused for one with batch normalisation.
+
     With `packing` m the critic judges m samples at once (Lin et al. 2018, PacGAN), concatenated along dimension 1: it
     must be built for `critic_shape`.
     """
@@ -61,6 +72,12 @@ class AdversarialSystem(System):
         optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
         n_critic: Times = Field(1, description="critic updates for one of the generator")
         update: Literal["alternating", "simultaneous"] = "alternating"
+        share_fakes: bool = Field(
+            False, description="the generator learns from the fakes of the critic's last update, which are made once"
+        )
+        one_pass: bool = Field(
+            False, description="the critic judges real and made samples in one pass; not with batch norm"
+        )
         packing: Few = Field(1, description="samples that the critic judges together (PacGAN)")
         augment: augmentations.Name = Field("none", description="what the critic's inputs go through")
         augment_target: float = Field(0.6, gt=0, lt=1, description="E sign D(x) at which adaptive augmentation rests")
@@ -87,6 +104,7 @@ class AdversarialSystem(System):
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
         self._penalty, self._augmentation = _penalty(config.penalty), _augmentation(config.augment)
+        self._kept_fakes = Fakes()
         self.named = {**self.named, "penalty": type(self._penalty), "augment": type(self._augmentation)}
         self._penalty.check_shape(shape)
         self._augmentation.check_shape(shape)
@@ -130,6 +148,11 @@ class AdversarialSystem(System):
                 f"packing {config.packing} does not divide the batch of {batch_size}; "
                 f"set training.batch_size to {max(batch_size // config.packing, 1) * config.packing}"
             )
+        if config.one_pass and any(isinstance(part, _BatchNorm | MinibatchStd) for part in self.critic.modules()):
+            raise ValueError(
+                "one_pass would give the critic's batch statistics a mixture of real and made samples: leave it out, "
+                "or take a critic without batch norm and minibatch_std"
+            )
         reason = self._penalty.unstackable(self)
         if reason is not None:
             self.unstackable = reason
@@ -153,7 +176,13 @@ class AdversarialSystem(System):
         if self._objective.paired or self._penalty.both_players:
             noise |= self._seen_noise(batch_size, "real")
         generator = Phase(
-            "generator", self._generator_loss, [self.generator], self.optimizer(config.lr), noise, joint=joint
+            "generator",
+            self._generator_loss,
+            [self.generator],
+            self.optimizer(config.lr),
+            noise,
+            joint=joint,
+            shares={"latents": "critic"} if config.share_fakes else {},
         )
         return [critic, generator]
 
@@ -190,12 +219,10 @@ class AdversarialSystem(System):
 
     def _critic_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
         players = self._players(batch)
-        with torch.no_grad():
-            fakes = players.generator(noise["latents"])
+        fakes = self._fakes_for_critic(players, noise["latents"])
         samples = self.real(batch)
         seen_real, seen_fake = self._seen(samples, noise, "real"), self._seen(fakes, noise, "fake")
-        # Separate passes: batch normalisation sees real or made samples, never a mixture.
-        said = {which: self._judged(players.critic, seen) for which, seen in (("real", seen_real), ("fake", seen_fake))}
+        said = self._said(batch, seen_real, seen_fake)
         real, fake = said["real"].scores, said["fake"].scores
         loss = self._objective.critic(real, fake)
         terms, accuracy = self._class_terms(batch, said)
@@ -210,8 +237,42 @@ class AdversarialSystem(System):
         )
         return self._penalised(loss, self._penalty.value(turn), step, dynamics, terms)
 
+    def _said(self, batch: Any, real: Tensor, fake: Tensor) -> dict[str, Judged]:
+        """What the critic says of real and of made samples."""
+        if not self.config.one_pass:
+            # Separate passes: batch normalisation sees real or made samples, never a mixture.
+            critic = self._players(batch).critic
+            return {"real": self._judged(critic, real), "fake": self._judged(critic, fake)}
+        labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
+        said = self._judged(self._players(replace(batch, labels=labels)).critic, torch.cat([real, fake]))
+        scores, classes = said.scores.chunk(2), (None, None) if said.classes is None else said.classes.chunk(2)
+        return {which: Judged(scores[side], classes[side]) for side, which in enumerate(("real", "fake"))}
+
+    def _fakes_for_critic(self, players: Players, latents: Tensor) -> Tensor:
+        """The generator's output, through which no gradient passes."""
+        if not self.config.share_fakes:
+            with torch.no_grad():
+                return players.generator(latents)
+        fakes = players.generator(latents)
+        self._kept_fakes.keep(latents, fakes)
+        return fakes.detach()
+
+    def _fakes_for_generator(self, batch: Any, latents: Tensor) -> Tensor:
+        """The generator's output with its graph: where fakes are shared, that of the critic's turn if it is at hand."""
+        generator: Any = self._players(batch).generator
+        if not self.config.share_fakes:
+            made: Tensor = generator(latents)
+            return made
+        kept = self._kept_fakes.take(latents)
+        if kept is not None:
+            return kept
+        # What batch normalisation remembers has seen them in the critic's turn.
+        buffers = {name: buffer.clone() for name, buffer in generator.named_buffers()}
+        again: Tensor = torch.func.functional_call(generator, buffers, (latents,))
+        return again
+
     def _generator_loss(self, batch: Any, noise: Noise, step: int) -> Loss:
-        return self._generator_loss_of(self._players(batch).generator(noise["latents"]), batch, noise, step)
+        return self._generator_loss_of(self._fakes_for_generator(batch, noise["latents"]), batch, noise, step)
 
     def _generator_loss_of(self, made: Tensor, batch: Any, noise: Noise, step: int) -> Loss:
         """The generator's loss of what it made of the noise's latents."""

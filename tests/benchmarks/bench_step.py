@@ -1,0 +1,152 @@
+"""The step beside the usual script's and beside its own bound: `uv run python tests/benchmarks/bench_step.py`.
+
+In turns in one process, on one thread: the script of `usual_script.py`; our loop on the same networks and pictures; and
+the bound, which is the arithmetic that the algorithm needs and nothing else: one pass of the generator, three of the
+critic (of real and made pictures as one batch where it has no batch norm), the backward of each loss in the weights
+that it trains, torch's fused Adam; its pictures and latents never change, and no number is kept. Printed are images per
+CPU second and, of the ratios in each round, the medians.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from script_gan import ScriptGAN
+from torch import nn
+from usual_script import BATCH, LATENT, SIDE, Network, dataset, networks, steps_of
+
+from aigc_lab.data.shared.batches import Batches
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import Precision, TrainingState
+
+STEPS = {"mlp": 100, "dcgan": 6}
+LOG_EVERY = 50
+Segment = Callable[[int], None]
+
+
+def script(name: Network, folder: Path | None) -> Segment:
+    with open(os.devnull, "w") as nowhere:
+        out = open(os.dup(nowhere.fileno()), "w", buffering=1)  # noqa: SIM115 -- as long as the script trains
+    steps = steps_of(name, dataset(folder), lambda line: print(line, file=out))
+    return lambda count: _advance(steps, count)
+
+
+def _advance(steps: Iterator[None], count: int) -> None:
+    for _ in range(count):
+        next(steps)
+
+
+def ours(name: Network, pictures: Images, precision: Precision, channels_last: bool, **knobs: Any) -> Segment:
+    """The product's own loop, with as many steps more in each call."""
+    state = TrainingState.fresh(
+        ScriptGAN,
+        ScriptGAN.Config(network=name, **{"one_pass": name == "mlp"} | knobs),
+        Shape(Modality.IMAGES, (1, SIDE, SIDE)),
+        seed=0,
+        batch_size=BATCH,
+        device="cpu",
+        channels_last=channels_last,
+        averaged=False,
+    )
+    batches = Batches(pictures, BATCH, 0)
+
+    def segment(count: int) -> None:
+        for _ in train_one(state, batches, seed=0, steps=state.step + count, every=LOG_EVERY, precision=precision):
+            pass
+
+    return segment
+
+
+def bound(name: Network, precision: Precision, channels_last: bool) -> Segment:
+    generator, critic = networks(name)
+    if channels_last:
+        generator, critic = (each.to(memory_format=torch.channels_last) for each in (generator, critic))
+    latents, real = torch.randn(BATCH, LATENT), torch.rand(BATCH, 1, SIDE, SIDE) * 2 - 1
+    weights = {net: list(net.parameters()) for net in (generator, critic)}
+    optimizers = {
+        net: torch.optim.Adam(owned, lr=2e-4, betas=(0.5, 0.999), fused=True) for net, owned in weights.items()
+    }
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+    def update(net: nn.Module, loss: torch.Tensor) -> None:
+        optimizers[net].zero_grad()
+        loss.backward(inputs=weights[net])  # type: ignore[no-untyped-call]
+        optimizers[net].step()
+
+    def segment(count: int) -> None:
+        for _ in range(count):
+            with autocast:
+                made = generator(latents)
+                if name == "mlp":
+                    said, other = critic(torch.cat([real, made.detach().float()])).chunk(2)
+                else:
+                    said, other = critic(real), critic(made.detach())
+                loss = F.softplus(-said.float()).mean() + F.softplus(other.float()).mean()
+            update(critic, loss)
+            with autocast:
+                loss = F.softplus(-critic(made).float()).mean()
+            update(generator, loss)
+
+    return segment
+
+
+def pictures_of(folder: Path | None) -> Images:
+    """The script's pictures once and for all as bytes, as a dataset of ours holds them."""
+    source: Any = dataset(folder)
+    values = getattr(source, "data", None)
+    raw = (values if values is not None else source.pictures)[:, None].float()
+    resized = F.interpolate(raw, (SIDE, SIDE), mode="bilinear", antialias=True)
+    return Images(resized.round().clamp(0, 255).to(torch.uint8))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("networks", nargs="*", default=["mlp", "dcgan"])
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--wall", action="store_true", help="by the clock; CPU time unless given")
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    named = os.environ.get("AIGC_LAB_DATA_DIR")
+    folder = None if named is None else Path(named)
+    pictures, clock = pictures_of(folder), time.perf_counter if options.wall else time.process_time
+    for name in options.networks:
+        segments = {"the usual script": script(name, folder)}
+        for precision, layout in (("fp32", False), ("fp32", True), ("bf16", True)):
+            said = f"{precision}{', channels last' * layout}"
+            segments[f"ours, {said}"] = ours(name, pictures, precision, layout)  # type: ignore[arg-type]
+            segments[f"bound, {said}"] = bound(name, precision, layout)  # type: ignore[arg-type]
+        plain = {"share_fakes": False, "one_pass": False}
+        segments["ours, fp32, knobs as they come"] = ours(name, pictures, "fp32", False, **plain)
+        compare(name, segments, options.rounds, clock)
+
+
+def compare(name: str, segments: dict[str, Segment], rounds: int, clock: Callable[[], float]) -> None:
+    count = STEPS[name]
+    for segment in segments.values():
+        segment(max(count // 4, 2))
+    rates: dict[str, list[float]] = {who: [] for who in segments}
+    for _ in range(rounds):
+        for who, segment in segments.items():
+            started = clock()
+            segment(count)
+            rates[who].append(count * BATCH / (clock() - started))
+    print(f"{name + f', batch {BATCH}':38} {'images / s':>10} {'of the script':>14} {'of its bound':>13}")
+    for who, each in rates.items():
+        of_script = statistics.median(a / b for a, b in zip(each, rates["the usual script"], strict=True))
+        limit = rates.get(who.replace("ours", "bound"))
+        of_bound = "" if limit is None else f"{statistics.median(a / b for a, b in zip(each, limit, strict=True)):.2f}"
+        print(f"{who:38} {statistics.median(each):10.0f} {of_script:14.2f} {of_bound:>13}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
