@@ -33,6 +33,7 @@ SECONDS, ROUNDS, BATCH = 1.0, 7, 64
 
 def planned(name: str, system: str) -> Configuration:
     changes = [("system", system, "bench"), ("training.batch_size", str(BATCH), "bench")]
+    changes += [("training.channels_last", "false", "bench")]
     loaded = experiment.load_experiment(name, changes, data_dir=Path("data"))
     return loaded.resolve(lambda hole: loaded.defaults(system).get(hole.name, hole.ends()[0]))
 
