@@ -10,8 +10,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from aigc_lab.training.stacked import Stacked
 from aigc_lab.training.state import Replica, TrainingState
 
 CASES = (("ring", "point_gan"), ("digits-8x8", "vae"), ("digits", "dcgan"))
-SECONDS, ROUNDS, BATCH = 1.0, 7, 64
+SECONDS, ROUNDS, BATCH = 0.5, 7, 64
 
 
 def planned(name: str, system: str) -> Configuration:
@@ -50,13 +51,14 @@ def prepare(plan: Configuration, count: int) -> list[Replica]:
     return made
 
 
-def milliseconds(replicas: Sequence[Replica], course: type[Course], steps: int) -> float:
-    """Processor time of a step of one replica."""
-    until = replicas[0].state.step + steps
-    started = time.process_time()
-    for _ in train(replicas, steps=until, every=steps, decay=0.99, precision="fp32", course=course):
-        pass
-    return (time.process_time() - started) / steps / len(replicas) * 1000
+def milliseconds(replicas: Sequence[Replica], course: type[Course], steps: int) -> Iterator[float]:
+    """Processor time of a step of one replica, of so many steps each time."""
+    options: dict[str, Any] = {"decay": 0.99, "precision": "fp32", "course": course}
+    loop = train(replicas, steps=10**9, every=steps, **options)
+    while True:
+        started = time.process_time()
+        next(loop)
+        yield (time.process_time() - started) / steps / len(replicas) * 1000
 
 
 def main() -> None:
@@ -65,16 +67,14 @@ def main() -> None:
     print(f"{'system':12} {'R':>3} {'alone, ms':>10} {'stacked, ms':>12} {'gain':>6}  auto")
     for name, system in CASES:
         plan = planned(name, system)
-        (alone,) = prepare(plan, 1)
-        steps = max(3, int(SECONDS * 1000 / (milliseconds([alone], Plain, 3) * ROUNDS)))
         with tempfile.TemporaryDirectory() as cache:
             auto = measured(plan, Place("cpu", 1), (2, 4, 8, 16), Path(cache)).best
         for count in [int(word) for word in sys.argv[1:]] or [4, 16]:
-            stack, times = prepare(plan, count), [(0.0, 0.0)]
-            for _ in range(ROUNDS):
-                one = milliseconds([alone], Plain, steps)
-                times.append((one, milliseconds(stack, Stacked, max(3, 2 * steps // count))))
-            plain, stacked = (statistics.median(column) for column in zip(*times[1:], strict=True))
+            steps = max(3, int(SECONDS * 1000 / next(milliseconds(prepare(plan, 1), Plain, 5))))
+            one = milliseconds(prepare(plan, 1), Plain, steps)
+            all_of_them = milliseconds(prepare(plan, count), Stacked, max(3, steps // count))
+            times = [(next(one), next(all_of_them)) for _ in range(ROUNDS + 1)][1:]  # the first warms up
+            plain, stacked = (statistics.median(column) for column in zip(*times, strict=True))
             print(f"{system:12} {count:3} {plain:10.3f} {stacked:12.3f} {plain / stacked:6.2f}  {auto}", flush=True)
 
 
