@@ -124,10 +124,10 @@ def _replicas(
 ) -> int | Literal["auto", "off"]:
     section = experiment.file.execution.replicas
     chosen = asked.replicas or section or OFF
+    if chosen == AUTO and kind is not None and (kind.elsewhere or not kind.stacks):
+        return OFF  # what is measured here says nothing about other machines
     if kind is None or kind.stacks or chosen in (OFF, 1):
         return chosen
-    if chosen == AUTO:
-        return OFF
     message = f"executor {name} trains each run by itself; leave it out, or use --executor local"
     if asked.replicas is None:
         experiment.document.fail(("execution", "replicas"), message)

@@ -257,6 +257,7 @@ def test_the_file_and_the_command_line_say_so(folder: Path) -> None:
     assert chosen("{replicas: 8}") == 8
     assert chosen("{replicas: 8}", replicas="off") == "off"
     assert chosen("{replicas: auto}", executor="inline") == "off"
+    assert chosen("{replicas: auto}", executor="local") == "auto"
     for section, asked, said in (
         ("{replicas: 0}", {}, "replicas: it should be a whole number from 1 to 256, auto or off, not 0"),
         ("{replicas: yes}", {}, 'auto or off, not "yes"'),
