@@ -51,6 +51,7 @@ def sweep(
     workers: int | None = None,
     devices: str | None = None,
     trials_per_gpu: int | Literal["auto"] | None = None,
+    replicas: int | Literal["auto", "off"] | None = None,
     executor: str | None = None,
     executor_options: Mapping[str, Any] | None = None,
     home: str | Path | None = None,
@@ -59,8 +60,9 @@ def sweep(
 
     `experiment` is a name, the path of a YAML file, or such a file's content as a mapping with a `name` beside its
     sections; `changes` overrides keys (`{"training.batch_size": 32}`). `executor` says who does the runs: its name, or
-    the path of its file; `executor_options` are its own. What is said here of workers, devices and executor wins over
-    the `execution:` of the experiment. The same call goes on where it ended, whoever does the runs. Returns the
+    the path of its file; `executor_options` are its own. So many alike runs as `replicas` are trained as one program;
+    "auto" measures how many are faster so. What is said here of workers, devices, replicas and executor wins over the
+    `execution:` of the experiment. The same call goes on where it ended, whoever does the runs. Returns the
     comparison, as `compare` does; progress goes to standard error.
     """
     from aigc_lab.commands.sweep import sweep_experiment
@@ -72,6 +74,7 @@ def sweep(
         device=devices,
         workers=_whole_if("workers", workers),
         trials_per_gpu="auto" if trials_per_gpu == "auto" else _whole_if("trials_per_gpu", trials_per_gpu),
+        replicas=replicas if isinstance(replicas, str) else _whole_if("replicas", replicas),
         table=False,
         home=_path(home),
         executor=executor,

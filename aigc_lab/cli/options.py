@@ -147,6 +147,17 @@ def per_gpu(text: str | None) -> 'int | Literal["auto"] | None':
     return int(text)
 
 
+def replicas_of(text: str | None) -> 'int | Literal["auto", "off"] | None':
+    """The value of --replicas: a number, auto or off."""
+    if text is None:
+        return None
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else "off"
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise UsageError(f"--replicas {text}: give a whole number from 1 to 256, auto or off")
+    return int(text)
+
+
 def duration(text: str, option: str) -> int:
     """Seconds of a length of time that an option gives."""
     try:

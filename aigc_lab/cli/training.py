@@ -19,6 +19,7 @@ from aigc_lab.cli.options import (
     duration,
     executor_options,
     per_gpu,
+    replicas_of,
 )
 from aigc_lab.cli.output import as_typed, opened, print_json, print_table, progress
 from aigc_lab.host import visible
@@ -69,6 +70,15 @@ PerGpu = Annotated[
     str | None,
     typer.Option(help="Workers that share each GPU; auto: as many as its memory holds, measured.", metavar="N|auto"),
 ]
+ReplicasOption = Annotated[
+    str | None,
+    typer.Option(
+        "--replicas",
+        help="Train so many alike runs (other seeds, rates of the optimisers) as one program; auto: as many as are "
+        "faster so, measured.  [default: off]",
+        metavar="N|auto|off",
+    ),
+]
 ExecutorOption = Annotated[
     str | None,
     typer.Option(
@@ -106,6 +116,7 @@ def sweep(
     workers: Workers = None,
     devices: Devices = None,
     trials_per_gpu: PerGpu = None,
+    replicas: ReplicasOption = None,
     executor: ExecutorOption = None,
     executor_option: ExecutorOptions = None,
     retry_failed: RetryFailed = False,
@@ -129,6 +140,7 @@ def sweep(
             device=devices,
             workers=workers,
             trials_per_gpu=per_gpu(trials_per_gpu),
+            replicas=replicas_of(replicas),
             executor=executor,
             options=executor_options(executor_option),
             retry_failed=retry_failed,
@@ -195,6 +207,7 @@ def resume(
     workers: Workers = None,
     devices: Devices = None,
     trials_per_gpu: PerGpu = None,
+    replicas: ReplicasOption = None,
     executor: ExecutorOption = None,
     executor_option: ExecutorOptions = None,
     retry_failed: RetryFailed = False,
@@ -219,6 +232,7 @@ def resume(
                 device=devices,
                 workers=workers,
                 trials_per_gpu=per_gpu(trials_per_gpu),
+                replicas=replicas_of(replicas),
                 executor=executor,
                 options=executor_options(executor_option),
                 retry_failed=retry_failed,

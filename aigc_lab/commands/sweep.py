@@ -36,7 +36,7 @@ from aigc_lab.registry.sweeps import run_outcomes, show_sweep
 from aigc_lab.sweeps import needs, supervision
 from aigc_lab.sweeps.budget import describe_confirmation, most_runs
 from aigc_lab.sweeps.estimate import Estimate, estimate
-from aigc_lab.sweeps.execution import Asked, Chosen, PerGpu, choose
+from aigc_lab.sweeps.execution import Asked, Chosen, PerGpu, Replicas, choose
 from aigc_lab.sweeps.feature_choice import chosen_features
 from aigc_lab.sweeps.fitting import fitted
 from aigc_lab.sweeps.gpu_sharing import share_gpus
@@ -51,6 +51,7 @@ from aigc_lab.sweeps.places import (
 from aigc_lab.sweeps.rehearsal import rehearse
 from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores
+from aigc_lab.sweeps.stacking import Stacks, choose_stacks
 from aigc_lab.sweeps.steering import check_steering, search_notes
 
 Change = tuple[str, str, str]
@@ -70,6 +71,7 @@ def sweep_experiment(
     home: Path | None = None,
     executor: str | None = None,
     options: Sequence[Change] = (),
+    replicas: Replicas = None,
 ) -> list[dict[str, Any]]:
     """Runs the sweep with progress on standard error, and returns the rows of its comparison.
 
@@ -77,7 +79,7 @@ def sweep_experiment(
     `sweeps.execution.find_executor` takes it, with its `options`.
     """
     console = terminal.console(stderr=True)
-    asked = Asked(executor, workers, device, trials_per_gpu, options)
+    asked = Asked(executor, workers, device, trials_per_gpu, options, replicas)
     settings, experiment, chosen = _prepare(source, changes, asked, home)
     named: dict[content.Folder, Source] = {"experiments": source, "evaluation": experiment.protocol.name}
     for folder, name in named.items():
@@ -121,15 +123,14 @@ def _sweep(
         console.print(Text(line), soft_wrap=True)
     chooses = chosen.workers is None and places[0].device == "cpu" and chosen.name in (None, "local")
     if dry_run:
-        _announced(experiment, places, console, chooses, chosen)
+        _announced(experiment, places, console, chooses, chosen, settings.cache)
         return []
     with _stores(experiment, settings, console, registry) as registry:
-        cost, places = _announced(experiment, places, console, chooses, chosen)
-        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, cost.workers)
-        with (
-            _interruptible(experiment, display, settings, home),
-            opened(experiment, settings, registry, places, display.say, chosen=chosen) as opening,
-        ):
+        cost, places, stacks = _announced(experiment, places, console, chooses, chosen, settings.cache)
+        # A stack goes on by the clock like one run, and its runs share what it costs.
+        display = SweepDisplay(console, experiment.file.training.steps, cost.seconds, cost.workers * stacks.most)
+        started = opened(experiment, settings, registry, places, display.say, chosen=chosen, replicas=stacks.replicas)
+        with _interruptible(experiment, display, settings, home), started as opening:
             # Some executors know only now what is free on other machines; what grows is not there yet.
             shared = cost.shared(opening.executor.slots)
             if shared.workers != cost.workers and not opening.executor.grows:
@@ -158,21 +159,31 @@ def _sweep(
 
 
 def _announced(
-    experiment: Experiment, places: list[Place], console: Console, chooses: bool, chosen: Chosen | None = None
-) -> tuple[Estimate, list[Place]]:
-    """Prints what the sweep will cost and how its places share the machine; returns the estimate and the places, which
-    it `chooses` if the user has not. An executor may say that it does more runs at once than there are places here.
+    experiment: Experiment,
+    places: list[Place],
+    console: Console,
+    chooses: bool,
+    chosen: Chosen,
+    cache: Path,
+) -> tuple[Estimate, list[Place], Stacks]:
+    """Prints what the sweep will cost, which runs are trained as one program and how its places share the machine;
+    returns the estimate, the places, which it `chooses` if the user has not, and the stacks. An executor may say that
+    it does more runs at once than there are places here.
     """
-    kind = (chosen or Chosen()).kind(len(places))
+    kind = chosen.kind(len(places))
     # Before the timing, which takes long where they are many.
     for held in needs.described_rollouts(experiment, places[:1] if kind.elsewhere else places):
         console.print(Text(held), soft_wrap=True)
     console.print("timing a few steps of each system …")
-    cost, why = estimate(experiment, places), ""
+    together = -(-most_runs(experiment) // len(places))
+    stacks = choose_stacks(experiment, places, chosen.replicas, together, cache)
+    for sentence in stacks.lines:
+        console.print(Text(sentence), soft_wrap=True)
+    cost, why = estimate(experiment, places, stacks.gains), ""
     signals.raise_if_interrupted()
     if chooses:
         places, why = choose_places(experiment, cost.seconds)
-        cost = cost.shared(len(places))
+        cost, stacks = cost.shared(len(places)), stacks.capped(-(-most_runs(experiment) // len(places)))
     slots = kind.slots
     if isinstance(slots, int) and slots > len(places):
         cost = cost.shared(slots)
@@ -183,7 +194,7 @@ def _announced(
         console.print(Text(describe_places(places, experiment, why)), soft_wrap=True)
     if line := describe_threads(experiment):
         console.print(Text(line), soft_wrap=True)
-    return cost, places
+    return cost, places, stacks
 
 
 def train_experiment(source: Source, changes: list[Change], *, seed: int = 0, **options: Any) -> dict[str, Any]:
@@ -264,11 +275,12 @@ def resume_sweep(
     home: Path | None = None,
     executor: str | None = None,
     options: Sequence[Change] = (),
+    replicas: Replicas = None,
 ) -> list[dict[str, Any]]:
     """Goes on with a stored sweep, or with the stored runs of a `train`; returns the rows of its comparison. In
     `standby` it waits until the process that runs it is lost.
     """
-    asked = Asked(executor, workers, device, trials_per_gpu, options)
+    asked = Asked(executor, workers, device, trials_per_gpu, options, replicas)
     asked.check()
     settings = Settings.load(home)
     with open_registry(settings, connected=True) as registry:

@@ -103,8 +103,9 @@ class SweepDisplay:
     def end(self, job: Job, outcome: RunOutcome) -> None:
         with self._lock:
             run = self._runs.pop(job.run)
-            took = time.monotonic() - run.begun
-            self._durations.append(took)
+            self._durations.append(time.monotonic() - run.begun)
+            # Runs that are trained together share the time of their process.
+            took = self._durations[-1] if outcome.seconds is None else outcome.seconds
             self._ended += 1
             chosen = " ".join(f"{key}={_short(value)}" for key, value in job.configuration.chosen.items())
             value = "" if outcome.value is None else f"{job.objective.score} {outcome.value:.4g} (reference)"

@@ -56,6 +56,9 @@ class Executor(ABC):
     grows: bool = False
     #: whether runs are done on other machines: the cores and the memory of this one say nothing about them
     elsewhere: bool = False
+    #: whether several runs can be trained as one program (`Resources.replicas`): `run` is then called from as many
+    #: threads as its `slots` say, and `slots` counts them all
+    stacks: bool = False
     #: whether it starts who does the runs; without, `aigc-lab worker` has to join the sweep
     starts_workers: bool = True
 

@@ -23,9 +23,12 @@ from aigc_lab.statistics.rank_test import FEWEST
 # The most points of a curve: all of them stay in memory while a run trains.
 _POINTS = 10_000_000
 _MOST_WORKERS = 1024
+_MOST_REPLICAS = 256
 
 #: as `trials_per_gpu`: decided by what a run was measured to take
 AUTO: Literal["auto"] = "auto"
+#: as `replicas`: each run by itself
+OFF: Literal["off"] = "off"
 
 
 class Training(Strict):
@@ -234,14 +237,30 @@ def per_gpu(value: object) -> "int | Literal['auto'] | None":
     raise ValueError(f"it should be a whole number from 1 to {_MOST_WORKERS}, or {AUTO}, not {shown(value)}")
 
 
+def replicas_of(value: object) -> "int | Literal['auto', 'off'] | None":
+    """How many alike runs are trained as one program, checked: a number, `auto` or `off`. Raises `ValueError` for
+    anything else.
+    """
+    if value is None or value in (AUTO, OFF) or (type(value) is int and 1 <= value <= _MOST_REPLICAS):
+        return value
+    raise ValueError(f"it should be a whole number from 1 to {_MOST_REPLICAS}, {AUTO} or {OFF}, not {shown(value)}")
+
+
 class Execution(Strict):
-    """Where and by whom runs are done, which changes nothing of what they are. The command line wins over it."""
+    """Where, by whom and how many at once runs are done, which changes nothing of what they are but rounding. The
+    command line wins over it.
+    """
 
     executor: str | None = Field(None, description="a name of 'aigc-lab list executors', or a file")
     workers: int | None = Field(None, ge=1, le=_MOST_WORKERS, description="train so many runs at once")
     devices: str | None = Field(None, description="cpu, cuda:0,cuda:1, …, or auto: every GPU, else the CPU")
     trials_per_gpu: Annotated[int | Literal["auto"] | None, PlainValidator(per_gpu)] = Field(
         None, description="workers that share each GPU; auto: as many as its memory holds"
+    )
+    replicas: Annotated[int | Literal["auto", "off"] | None, PlainValidator(replicas_of)] = Field(
+        None,
+        description="train so many alike runs (other seeds, rates of the optimisers) as one program; auto: as many as "
+        "are faster so, measured on this machine; off: each by itself, which is the default",
     )
     options: dict[str, Any] = Field({}, description="of the executor that is named beside them")
 

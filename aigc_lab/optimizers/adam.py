@@ -21,6 +21,7 @@ class Adam(Optimizer):
     config: Config
     memory = ("exp_avg", "exp_avg_sq")
     counters = ("step",)
+    proportional = True
 
     def build(self, parameters: list[nn.Parameter], lr: float, *, fast: bool = True) -> torch.optim.Optimizer:
         how: dict[str, Any] = {"lr": lr, "betas": (self.config.beta1, self.config.beta2), "eps": self.config.eps}

@@ -44,6 +44,9 @@ class Optimizer(ABC):
     memory: tuple[str, ...] = ()
     #: the names of the numbers (0-d tensors) that it keeps with every weight and that are the same for all
     counters: tuple[str, ...] = ()
+    #: whether an update is the step size times what depends on neither it nor the weights: then replicas with step
+    #: sizes of their own are updated at once
+    proportional: bool = False
     #: why it cannot update the stacked weights [R, …] of R replicas at once; None for a rule that treats each number of
     #: a weight by itself
     unstackable: str | None = None

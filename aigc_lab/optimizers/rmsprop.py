@@ -18,6 +18,7 @@ class RMSProp(Optimizer):
     config: Config
     memory = ("square_avg",)
     counters = ("step",)
+    proportional = True
 
     def build(self, parameters: list[nn.Parameter], lr: float, *, fast: bool = True) -> torch.optim.Optimizer:
         config = self.config

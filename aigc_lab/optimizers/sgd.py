@@ -15,6 +15,7 @@ class SGD(Optimizer):
         momentum: float = Field(0.0, ge=0, lt=1, description="share of the last update that goes on; 0 for none")
 
     config: Config
+    proportional = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -17,6 +17,7 @@ from aigc_lab.registry import statements
 from aigc_lab.registry.database import Database, repeated
 from aigc_lab.registry.records import (
     DESCRIBED,
+    STACKED,
     ScalarLike,
     StoredArtifact,
     StoredCheckpoint,
@@ -29,7 +30,7 @@ from aigc_lab.registry.states import RunState
 from aigc_lab.registry.tables import Artifact, Attempt, Checkpoint, Run, ScalarSummary, Score, Trial, Verdict
 
 # What the bits of a run depend on, of the environment that an attempt records.
-_BITS = ("device", "threads", "versions", "git_commit", "git_dirty")
+_BITS = ("device", "threads", "versions", "git_commit", "git_dirty", STACKED)
 
 
 class Lost(NamedTuple):

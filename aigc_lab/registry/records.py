@@ -11,6 +11,9 @@ Scored = Literal["last", "selected", "progress"]
 Judged = Literal["collapse", "stability", "collapse_raw"]
 # Beside the environment of an attempt: what MLflow is told of the run (`tracking.description.Described`).
 DESCRIBED = "described"
+# In the environment of an attempt: the runs of its sweep that it was trained with as one program, itself among them, as
+# `trial.seed`. In other company its numbers are the same to rounding.
+STACKED = "stacked"
 
 
 def describing_scores(environment: dict[str, Any]) -> list[str]:

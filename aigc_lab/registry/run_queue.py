@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,6 +32,13 @@ class Claimed:
     values: Json
     claim: int
     crowded: bool = False
+
+
+class Waiting(NamedTuple):
+    """A run that waits for a worker, and the `values` that fill the experiment's holes by name."""
+
+    run: str
+    values: Json
 
 
 class Evaluated(NamedTuple):
@@ -163,14 +170,7 @@ class QueueRecords(Database):
             run = held if held is not None else self._claim_next(connection, sweep, worker)
             if run is None:
                 return None
-            row = connection.execute(
-                select(Run.c.trial, Run.c.seed, Run.c.role, Trial.c.params, QueuedRun.c.claim, Worker.c.shares)
-                .join(Trial, (Trial.c.sweep_id == Run.c.sweep_id) & (Trial.c.number == Run.c.trial))
-                .join(QueuedRun, QueuedRun.c.run_id == Run.c.id)
-                .outerjoin(Worker, Worker.c.id == QueuedRun.c.worker_id)
-                .where(Run.c.id == run)
-            ).one()
-        return Claimed(run, row.trial, row.seed, row.role, dict(row.params), row.claim, crowded=bool(row.shares))
+            return _claimed(connection, run)
 
     def _claim_next(self, connection: Connection, sweep: str, worker: str) -> str | None:
         waits = (QueuedRun.c.sweep_id == sweep, QueuedRun.c.state == QueueState.WAITING.value)
@@ -185,6 +185,39 @@ class QueueRecords(Database):
         if not changed.rowcount:
             raise Outdated("this worker was taken for lost")
         return str(run)
+
+    @repeated
+    def waiting_runs(self, sweep: str, most: int) -> list[Waiting]:
+        """The runs of the sweep that have waited longest, so many at most."""
+        this = (QueuedRun.c.sweep_id == sweep, QueuedRun.c.state == QueueState.WAITING.value)
+        runs = (
+            select(QueuedRun.c.run_id, Trial.c.params)
+            .join(Run, Run.c.id == QueuedRun.c.run_id)
+            .join(Trial, (Trial.c.sweep_id == Run.c.sweep_id) & (Trial.c.number == Run.c.trial))
+            .where(*this)
+            .order_by(QueuedRun.c.position)
+            .limit(most)
+        )
+        with self.read() as connection:
+            return [Waiting(run, dict(params)) for run, params in connection.execute(runs)]
+
+    @repeated
+    def claim_also(self, worker: str, runs: Sequence[str]) -> list[Claimed]:
+        """Those of these runs that wait, which the worker does from now on beside the run that it has claimed. Raises
+        `Outdated` for a worker that is not one of the sweep any more.
+        """
+        claimed = []
+        with self.write() as connection:
+            if connection.scalar(select(Worker.c.id).where(Worker.c.id == worker)) is None:
+                raise Outdated("this worker was taken for lost")
+            for run in runs:
+                before = _entry(connection, run)
+                # The answer to the commit may have been lost.
+                if before.state == QueueState.WAITING:
+                    _save(connection, run, before.claimed(worker))
+                if before.state == QueueState.WAITING or before.worker == worker:
+                    claimed.append(_claimed(connection, run))
+        return claimed
 
     @repeated
     def end_place(self, run: str, claim: int) -> None:
@@ -225,8 +258,25 @@ def end_place(connection: Connection, run: str, claim: int) -> None:
     if after != before:
         _save(connection, run, after)
         connection.execute(delete(Evaluation).where(Evaluation.c.run_id == run))
+        # Of several runs that a worker does together, another is named as its own then.
+        others = select(func.min(QueuedRun.c.run_id)).where(
+            QueuedRun.c.worker_id == before.worker, QueuedRun.c.state == QueueState.CLAIMED.value
+        )
+        other = connection.scalar(others)
         mine = (Worker.c.id == before.worker, Worker.c.run_id == run)
-        connection.execute(update(Worker).where(*mine).values(run_id=None, progress=None))
+        told = {} if other is not None else {"progress": None}
+        connection.execute(update(Worker).where(*mine).values(run_id=other, **told))
+
+
+def _claimed(connection: Connection, run: str) -> Claimed:
+    row = connection.execute(
+        select(Run.c.trial, Run.c.seed, Run.c.role, Trial.c.params, QueuedRun.c.claim, Worker.c.shares)
+        .join(Trial, (Trial.c.sweep_id == Run.c.sweep_id) & (Trial.c.number == Run.c.trial))
+        .join(QueuedRun, QueuedRun.c.run_id == Run.c.id)
+        .outerjoin(Worker, Worker.c.id == QueuedRun.c.worker_id)
+        .where(Run.c.id == run)
+    ).one()
+    return Claimed(run, row.trial, row.seed, row.role, dict(row.params), row.claim, crowded=bool(row.shares))
 
 
 def _entry(connection: Connection, run: str) -> QueueEntry:

@@ -79,10 +79,10 @@ def run_outcomes(registry: Registry, sweep: str) -> list[Json]:
 
 @repeated
 def run_outcome(registry: Registry, run: str) -> Json:
-    """State, reason and value of one run, as `run_outcomes` has them."""
+    """State, reason and value of one run, as `run_outcomes` has them, and its seconds."""
     with registry.read() as connection:
         row = connection.execute(
-            select(Run.c.state, Run.c.reason, Score.c.value)
+            select(Run.c.state, Run.c.reason, Run.c.seconds, Score.c.value)
             .join(Sweep, Sweep.c.id == Run.c.sweep_id)
             .outerjoin(Score, OBJECTIVE_ON_REFERENCE)
             .where(Run.c.id == run)

@@ -1,8 +1,8 @@
 """Interface between scheduling and execution of runs: a job, its outcome, and a watcher."""
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from aigc_lab.errors import Failure
 from aigc_lab.experiment.configuration import Configuration
@@ -36,10 +36,22 @@ class RunOutcome:
     state: RunState
     value: float | None
     reason: str | None = None
+    #: what it cost: its share of its process's time in all attempts; None where that is not known
+    seconds: float | None = field(default=None, compare=False, repr=False)
 
 
 class Crowded(Failure):
     """A run has met the end of a memory that it shares with others: it is to be done again where there is more."""
+
+
+class TooMany(Failure):
+    """Runs that are trained as one program have met the end of memory: those in `runs` are to be done again, fewer at
+    once.
+    """
+
+    def __init__(self, reason: str, runs: frozenset[str]) -> None:
+        super().__init__(reason)
+        self.runs = runs
 
 
 class Watcher(Protocol):
@@ -52,3 +64,11 @@ class Watcher(Protocol):
         """Called with the objective on the reference split, its standard error (NaN if unknown) and the collapse
         verdict on the same samples (None where none is given); True stops the run as PRUNED.
         """
+
+
+@runtime_checkable
+class Forewarned(Watcher, Protocol):
+    """Watcher that answers later: it is told what `scored` is going to ask, while others are still evaluated."""
+
+    def evaluated(self, step: int, value: float, *, error: float = math.nan, collapse: str | None = None) -> None:
+        """Called with what `scored` is called with soon."""

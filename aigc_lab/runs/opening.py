@@ -26,8 +26,10 @@ _SAME = ("python", "aigc-lab", "torch", "torchvision", "numpy")
 _LARGEST = 16 << 20
 
 
-def opening_of(experiment: Experiment, spool: str) -> Json:
-    """The content of an opening. `spool` names the folder that the sweep's process delivers to MLflow from."""
+def opening_of(experiment: Experiment, spool: str, replicas: Mapping[str, int]) -> Json:
+    """The content of an opening. `spool` names the folder that the sweep's process delivers to MLflow from; `replicas`
+    says how many runs of each system are trained as one program.
+    """
     files = {name: path.read_bytes() for name, path in zip(experiment.own_names, experiment.own_files, strict=True)}
     return {
         "name": experiment.name,
@@ -37,6 +39,7 @@ def opening_of(experiment: Experiment, spool: str) -> Json:
         "files": {name: base64.b64encode(of).decode() for name, of in files.items() if len(of) <= _LARGEST},
         "versions": environment.versions() | environment.code(),
         "spool": spool,
+        "replicas": dict(replicas),
     }
 
 

@@ -1,4 +1,4 @@
-"""Pulse of a worker: every second or so the registry learns how far its run is, and the worker what is wanted of it."""
+"""Pulse of a worker: every second or so the registry learns how far its runs are, and it what is wanted of it."""
 
 import logging
 import threading
@@ -25,26 +25,24 @@ class Pulse:
 
     def __init__(self, registry: Registry, worker: str) -> None:
         self._registry, self._worker = registry, worker
-        self._ended = threading.Event()
-        self._run: str | None = None
-        self._progress: Mapping[str, Any] | None = None
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        # What is to be told: run -> how far it is.
+        self._progress: dict[str, Mapping[str, Any]] = {}
         #: whether the registry has asked the worker to stop
         self.told_to_stop = False
-        #: whether it is to leave after its run
+        #: whether it is to leave after its runs
         self.leaving = False
         self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
-    def begin(self, run: str) -> None:
-        """The worker does this run from now on."""
-        self._run, self._progress = run, None
+    def end(self, run: str) -> None:
+        """The worker does not do this run any more."""
+        with self._lock:
+            self._progress.pop(run, None)
 
-    def end(self) -> None:
-        """The worker does no run."""
-        self._run = self._progress = None
-
-    def progress(self, progress: Mapping[str, Any]) -> None:
+    def progress(self, run: str, progress: Mapping[str, Any]) -> None:
         """How far the run is. Costs nothing: the next beat says it."""
-        self._progress = progress
+        with self._lock:
+            self._progress[run] = progress
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,11 +57,12 @@ class Pulse:
         silent = 0.0
         while not self._ended.wait(_BUSY):
             silent += _BUSY
-            if self._progress is None and silent < _IDLE:
+            if not self._progress and silent < _IDLE:
                 continue
             silent = 0.0
-            now, self._progress = self._progress, None
-            told = None if now is None else {"run": self._run, "at": time.time()} | dict(now)
+            with self._lock:
+                now, self._progress = self._progress, {}
+            told = {"at": time.time(), "of": now} if now else None
             try:
                 with outage.tries_once():
                     wanted = self._registry.beat_worker(self._worker, told)

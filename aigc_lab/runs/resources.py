@@ -1,7 +1,7 @@
 """Resources that all runs of a sweep share in one process: stores, the evaluator, the device."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.experiment.sections import Training
@@ -26,6 +26,8 @@ class Resources:
     device: str
     threads: int | None = None
     crowded: bool = False
+    #: how many runs of a system are trained as one program, by the system's title; one where it is not named
+    replicas: Mapping[str, int] = field(default_factory=dict)
 
     def settle(self, training: Training) -> None:
         """Fixes what the bits of a run depend on; a process that shares the cores uses its part at most, and so does
@@ -43,12 +45,13 @@ def open_resources(
     device: str,
     say: Callable[[str], None],
     threads: int | None = None,
+    replicas: Mapping[str, int] | None = None,
 ) -> Resources:
     """Prepares the evaluator of a checked experiment, and combines it with the open stores."""
     plan = experiment.resolve(lambda hole: hole.ends()[0])
     features = FeatureStore(plan.dataset, cache=settings.cache, weights=settings.weights, device=device, say=say)
     evaluator = Evaluator(experiment.protocol, experiment.metrics, plan.dataset, features)
-    resources = Resources(settings, registry, tracker, evaluator, device, threads)
+    resources = Resources(settings, registry, tracker, evaluator, device, threads, replicas=replicas or {})
     resources.settle(experiment.file.training)
     evaluator.prepare()
     return resources

@@ -7,7 +7,7 @@ result in one transaction, the end of the MLflow run. MLflow gets curves and pic
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -16,17 +16,19 @@ from torch import Tensor
 
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import Failure, NotFinite, UsageError
-from aigc_lab.experiment.sections import Training
 from aigc_lab.host import environment, outage, run_folders, signals
 from aigc_lab.host.files import refused
+from aigc_lab.registry.records import STACKED
 from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
 from aigc_lab.registry.states import RunState as RunState
+from aigc_lab.runs.company import Company
 from aigc_lab.runs.faults import broken_weight, out_of_memory, own_fault, reason_of
 from aigc_lab.runs.heartbeat import Heartbeat
-from aigc_lab.runs.job import Crowded, Job, RunOutcome, Watcher
-from aigc_lab.runs.record import Record, SharedClock
+from aigc_lab.runs.job import Crowded, Forewarned, Job, RunOutcome, TooMany, Watcher
+from aigc_lab.runs.record import Record
 from aigc_lab.runs.resources import Resources
 from aigc_lab.runs.restore import restored
+from aigc_lab.runs.rounds import rounds
 from aigc_lab.runs.scores import RunScores
 from aigc_lab.runs.showcase import Showcase
 from aigc_lab.runs.tracked import describe, open_run, replay, track_weights
@@ -35,13 +37,10 @@ from aigc_lab.scoring.evaluator import SCORING_SPLITS
 from aigc_lab.statistics.intervals import error_of
 from aigc_lab.tracking.base import RunTracker
 from aigc_lab.tracking.ending import Ending
-from aigc_lab.training import checkpoint, process_group
+from aigc_lab.training import checkpoint
 from aigc_lab.training.checkpoint import Checkpointer
-from aigc_lab.training.loop import train
-from aigc_lab.training.parallel import OnDevices
 from aigc_lab.training.recorder import Diverged
-from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, Replica, Round
+from aigc_lab.training.state import Progress, Replica
 
 # Evaluations deliver the curves; between two that lie far apart, a delivery this often keeps MLflow's pages alive.
 _DELIVERY_SECONDS = 15.0
@@ -51,31 +50,59 @@ class _Pruned(Exception):
     pass
 
 
-def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watcher]) -> list[RunOutcome]:
-    """Trains the jobs together and records the outcome of each; a run that fails has one too. An interruption, a user's
-    mistake (`UsageError`) and a failing store (`Failure`) are raised after the state of the runs is stored, since the
-    next run would meet them too.
+def execute(
+    jobs: Sequence[Job],
+    resources: Resources,
+    watchers: Sequence[Watcher],
+    *,
+    stacked: bool | None = None,
+    ended: Callable[[Job, RunOutcome], None] = lambda job, outcome: None,
+) -> list[RunOutcome]:
+    """Trains the jobs together, `stacked` as one program (by default as `training.stacked` says), and records the
+    outcome of each; a run that fails has one too, and `ended` is called with it as soon as it has a result or failed.
+
+    An interruption, a user's mistake (`UsageError`) and a failing store (`Failure`) are raised after the state of the
+    runs is stored, since the next run would meet them too. Raises `TooMany` where memory ends with several runs as one
+    program: their attempts have ended, and their last checkpoints hold.
     """
     training = jobs[0].configuration.training
+    stacked = (training.stacked if stacked is None else stacked) and len(jobs) > 1
     resources.settle(training)
     with signals.deferred(), Heartbeat(resources.registry) as heartbeat:
-        clock = SharedClock(len(jobs))
-        runs = [_Run(job, resources, watcher, heartbeat, clock) for job, watcher in zip(jobs, watchers, strict=True)]
+        company = Company([f"{job.trial}.{job.seed}" for job in jobs], training.checkpoint_seconds, stacked=stacked)
+        runs = [
+            _Run(job, resources, watcher, heartbeat, company, ended)
+            for job, watcher in zip(jobs, watchers, strict=True)
+        ]
         try:
             for run in runs:
                 with run.recorded():
                     run.begin()
             of = {id(run.replica): run for run in runs if run.goes_on}
-            for reached in _rounds([run.replica for run in of.values()], training, resources.device):
+            replicas = [run.replica for run in of.values()]
+            for reached in rounds(replicas, training, resources.device, stacked=stacked):
+                # All are evaluated before any is asked about: the answers come meanwhile.
                 for replica, end in reached:
                     with of[id(replica)].recorded():
                         of[id(replica)].reach(end)
+                for replica, _ in reached:
+                    if of[id(replica)].goes_on:
+                        with of[id(replica)].recorded():
+                            of[id(replica)].settle()
+                    if stacked and of[id(replica)].rests and not signals.stop_requested():
+                        with of[id(replica)].recorded():
+                            of[id(replica)].conclude()  # the others go on for long, perhaps
             signals.raise_if_interrupted()
             for run in of.values():
                 if run.goes_on:
                     with run.recorded():
                         run.conclude()
         except BaseException as error:
+            if out_of_memory(error) and company.several:
+                left = frozenset(run.job.run for run in runs if run.outcome is None)
+                for run in runs:
+                    run.put_back(reason_of(error))
+                raise TooMany(reason_of(error), left) from error
             if resources.crowded and out_of_memory(error):
                 for run in runs:
                     run.give_up()
@@ -89,27 +116,6 @@ def execute(jobs: Sequence[Job], resources: Resources, watchers: Sequence[Watche
     return [run.outcome for run in runs if run.outcome is not None]
 
 
-def _rounds(replicas: Sequence[Replica], training: Training, device: str) -> Iterator[Round]:
-    """The training of all replicas, a `Round` at a time. Stacked, those that begin at the same step are trained as one
-    program, and such groups one after the other. On several devices, other processes train with this one.
-    """
-    options: dict[str, Any] = {
-        "steps": training.steps,
-        "every": training.log_every,
-        "decay": training.ema,
-        "precision": training.precision,
-        "interrupted": signals.stop_requested,
-    }
-    if training.devices > 1 and replicas:
-        options["course"] = OnDevices(process_group.opened(training.devices, device))
-    if not training.stacked:
-        yield from train(replicas, **options)
-        return
-    at = itertools.groupby(sorted(replicas, key=lambda each: each.state.step), lambda each: each.state.step)
-    for group in [list(members) for _, members in at]:
-        yield from train(group, course=Stacked, **options)
-
-
 class _Run:
     """One run under way: its training state, its record, and how much of them is stored."""
 
@@ -117,16 +123,26 @@ class _Run:
     tracked: RunTracker
 
     def __init__(
-        self, job: Job, resources: Resources, watcher: Watcher, heartbeat: Heartbeat, clock: SharedClock
+        self,
+        job: Job,
+        resources: Resources,
+        watcher: Watcher,
+        heartbeat: Heartbeat,
+        company: Company,
+        ended: Callable[[Job, RunOutcome], None],
     ) -> None:
         self.outcome: RunOutcome | None = None
-        self._job, self._resources, self._watcher = job, resources, watcher
-        self._heartbeat, self._clock = heartbeat, clock
+        self.job = self._job = job
+        self._resources, self._watcher, self._ended = resources, watcher, ended
+        self._heartbeat, self._company = heartbeat, company
         self._training = job.configuration.training
         self._folder = run_folders.folder(resources.settings, job.sweep, job.trial, job.seed)
-        self._record = Record(run_folders.artifacts(resources.settings, job.sweep, job.trial, job.seed), clock=clock)
+        self._record = Record(
+            run_folders.artifacts(resources.settings, job.sweep, job.trial, job.seed), clock=company.clock
+        )
         self._attempt = 0
         self._begun = False
+        self._asking: dict[str, Any] | None = None  # what the watcher is to be told of an evaluation
         self._scoring = False  # the training is done, up to here: what fails now must cost none of it
         self._best: Selected | None = None
         self._value = math.nan  # of the objective at the newest evaluation, which was at this step
@@ -136,6 +152,11 @@ class _Run:
     @property
     def goes_on(self) -> bool:
         return self._begun and self.outcome is None
+
+    @property
+    def rests(self) -> bool:
+        """Whether its training has ended before the last step, and its result is to be recorded."""
+        return self.goes_on and not self.replica.live
 
     # ---- its steps
 
@@ -147,12 +168,14 @@ class _Run:
         if stored is not None:
             environment.settle(stored.history["threads"])  # another number of threads would give other bits
         now = environment.describe(self._resources.device)
+        if self._company.stacked:
+            now[STACKED] = self._company.names
         self._attempt = registry.begin(job.run, now, resumes=stored is not None, claim=job.claim)
         chain = registry.chain(job.run)
         self._mine = self._folder / str(self._attempt)
         self._checkpoints = Checkpointer(self._mine, self._stored, self._record.outbox)
         with signals.at_once():
-            samples = job.configuration.dataset.load("train").to(self._resources.device)
+            samples = self._company.samples(job, self._resources.device)
             described = describe(job, self._resources.evaluator.metrics)
             # A run whose scoring failed goes on after its training, though for MLflow it is another.
             scoring = stored is not None and stored.history.get("scoring", False)
@@ -180,13 +203,10 @@ class _Run:
             self._showcase.show(0)
         elif state.step and self._due(state.step) and self._evaluated != state.step:
             self._evaluate()
-        self._rest()
-        self._scoring = False
+        self.settle()
 
     def reach(self, end: Progress | Diverged) -> None:
-        """Records the scalars of an interval that has ended; evaluates and stores a checkpoint where these are due.
-        Raises `Diverged`.
-        """
+        """Records the scalars of an interval that has ended, and evaluates where this is due. Raises `Diverged`."""
         self._heartbeat.check(self._job.run, self._attempt)
         self._scoring = False
         if isinstance(end, Diverged):
@@ -199,12 +219,32 @@ class _Run:
             self._evaluate()
         elif time.monotonic() - self._delivered > _DELIVERY_SECONDS:
             self._deliver()
-        every = self._training.keep_every
-        if every and end.step % every == 0:
+
+    def settle(self) -> None:
+        """Follows an interval: if the run was evaluated, asks whether it is to be stopped; stores weights and a
+        checkpoint where these are due. Raises `_Pruned`.
+        """
+        step, every = self.replica.state.step, self._training.keep_every
+        if self._asking is not None:
+            told, self._asking = self._asking, None
+            stop = self._watcher.scored(step, **told)
+            self._evaluated = step  # not before: an interruption may come instead of the answer, which is asked again
+            self._scoring = False
+            if stop and step != self._training.steps:
+                raise _Pruned
+        self._rest()
+        self._scoring = False
+        if step == self._from:
+            return
+        if every and step % every == 0:
             self._scores.fit_sampler()
-            self._keep(f"step-{end.step:06d}", end.step, copied(self.replica.state.average))
-        if time.monotonic() - self._saved >= self._training.checkpoint_seconds:
+            self._keep(f"step-{step:06d}", step, copied(self.replica.state.average))
+        if self._company.due(step) if self._company.stacked else self._overdue:
             self._save()
+
+    @property
+    def _overdue(self) -> bool:
+        return time.monotonic() - self._saved >= self._training.checkpoint_seconds
 
     def _due(self, step: int) -> bool:
         return step % self._training.evaluate_every == 0 or step == self._training.steps
@@ -235,12 +275,9 @@ class _Run:
             self._best = Selected(step, value, copied(self.replica.state.average))
         self._value = value
         verdict = None if collapse is None else str(collapse.verdict)
-        stop = self._watcher.scored(step, value, error=error, collapse=verdict)
-        self._evaluated = step  # not before: an interruption may come instead of the answer, and it is asked for again
-        self._scoring = False
-        if stop and step != self._training.steps:
-            raise _Pruned
-        self._rest()
+        self._asking = {"value": value, "error": error, "collapse": verdict}
+        if self._company.several and isinstance(self._watcher, Forewarned):
+            self._watcher.evaluated(step, **self._asking)
 
     def _rest(self) -> None:
         """Ends the training when the objective has not improved for `training.patience` evaluations."""
@@ -318,13 +355,16 @@ class _Run:
         except NotFinite as error:
             self._end(RunState.DIVERGED, f"{error} at step {self.replica.state.step}")
         except Outdated:
+            several = self._company.several
             self._disown()
-            raise
+            if not several:
+                raise
         except (UsageError, Failure) as error:
             self.stop(error)
             raise
         except BaseException as error:
-            if not own_fault(error) or (self._resources.crowded and out_of_memory(error)):
+            shared = self._resources.crowded or self._company.several
+            if not own_fault(error) or (shared and out_of_memory(error)):
                 raise
             if isinstance(error, OSError) and (reason := refused(error)):
                 failure = Failure(reason)
@@ -345,8 +385,19 @@ class _Run:
                 self._checkpoints.finish()
         self._disown()
 
+    def put_back(self, reason: str) -> None:
+        """Ends the attempt of a run that is to be done again, from its last checkpoint: its state may be in the middle
+        of a step.
+        """
+        if self.outcome is None:
+            self._end(RunState.KILLED, reason)
+
     def _disown(self) -> None:
         """The run is another's now: nothing of it may be written."""
+        if self._begun:
+            self.replica.live = False
+            self._heartbeat.remove(self._job.run, self._attempt)
+            self._company.leave()
         self._begun, self._attempt = False, 0
 
     def stop(self, error: BaseException) -> None:
@@ -412,11 +463,12 @@ class _Run:
             if state != RunState.KILLED:
                 self._record.close()
                 self._record.outbox.deliver()  # before the registry says so: other homes look for the files then
+        seconds = self._record.seconds
         self._resources.registry.finish(
-            self._job.run, self._attempt, state, reason=reason, seconds=self._record.seconds, **self._record.result()
+            self._job.run, self._attempt, state, reason=reason, seconds=seconds, **self._record.result()
         )
-        self.outcome = RunOutcome(state, value, reason)
-        self._clock.leave()
+        self.outcome = RunOutcome(state, value, reason, seconds)
+        self._company.leave()
         self._heartbeat.remove(self._job.run, self._attempt)
         if self._begun:
             self.replica.live = False
@@ -426,6 +478,8 @@ class _Run:
         ending = Ending(state, reason, said, None if last is None else last.step, floor)
         job, tell = self._job, self.tracked.end if self._begun else None
         ending.complete(self._resources.settings, (job.sweep, job.trial, job.seed), self._attempt, tell)
+        if state != RunState.KILLED:
+            self._ended(job, self.outcome)
 
     # ---- what is stored on the way
 

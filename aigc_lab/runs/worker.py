@@ -1,4 +1,5 @@
-"""Worker: a process that does runs of a sweep, one after the other, as it claims them in the registry.
+"""Worker: a process that does runs of a sweep, one after the other, as it claims them in the registry; or several at
+once, where the sweep's process has found that alike ones are trained faster as one program.
 
 It keeps torch imported and the evaluator ready between runs, and never imports MLflow or Optuna: curves and samples go
 to the spool, and the process that runs the sweep decides about pruning. It may start before that process and outlive
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,25 +28,23 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
 from aigc_lab.registry.home import open_registry
 from aigc_lab.registry.run_lifecycle import Outdated
-from aigc_lab.registry.run_queue import Claimed, Evaluated
+from aigc_lab.registry.run_queue import Claimed
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.job import Crowded
 from aigc_lab.runs.pulse import Pulse
+from aigc_lab.runs.reporter import Reporter, looks
 from aigc_lab.runs.worker_process import GO, SHARES
 
 # What imports torch is imported once somebody listens: a supervisor that dies meanwhile would not be noticed.
 if TYPE_CHECKING:
     from aigc_lab.experiment.experiment import Experiment
-    from aigc_lab.runs.job import Job
+    from aigc_lab.runs.job import Job, RunOutcome
     from aigc_lab.runs.resources import Resources
-    from aigc_lab.training.state import Progress
 
-# Seconds between two looks at the registry: after something happened, and, doubled each time, at most.
-_SOON, _SELDOM = 0.01, 0.5
-# A pause is at least so many times what the look took, and not for that reason longer than so many seconds.
-_TIMES, _LONGEST = 10, 2.0
 # How often an idle worker asks whether its sweep is still run, and when it says that it waits.
 _LOOK, _PATIENCE = 2.0, 20.0
+# Runs that are to be trained together are offered one after the other: when none has come for so long, none is awaited.
+_GATHERING = 0.5
 
 
 @dataclass(frozen=True)
@@ -143,19 +142,22 @@ class _Worker:
         self._id, self._pulse = worker, pulse
         #: the number of runs that it has done
         self.done = 0
+        self._most = sys.maxsize  # of runs as one program: fewer once memory was at its end
 
     def work(self) -> int:
         import aigc_lab.runs.run  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
 
-        opening = self._opening()
+        opening, terms = self._opening(), self._terms
         if opening is None:
             return 0
         with self._delivering(opening):
             experiment, resources = self._open(opening)
             self._registry.ready(self._id)
             for claimed in self._claims():
-                self._do(claimed, experiment, resources)
-                self.done += 1
+                jobs = [_job(claimed, terms.sweep, experiment)]
+                jobs += self._alike(jobs[0], experiment, resources)
+                self._do(jobs, replace(resources, crowded=claimed.crowded))
+                self.done += len(jobs)
                 signals.raise_if_interrupted()  # the run was quicker
         signals.raise_if_interrupted()
         return self.done
@@ -167,7 +169,7 @@ class _Worker:
         if self._terms.child:
             _wait_for_word()
         until: float | None = time.monotonic() + _PATIENCE
-        for _ in _looks():
+        for _ in looks():
             opening = self._registry.opening(self._terms.sweep)
             if opening is not None and (self._terms.child or self._supervised()):
                 check_versions(opening)
@@ -193,7 +195,16 @@ class _Worker:
         device = environment.device(terms.device)
         experiment = experiment_of(opening, settings, terms.sweep, trusted=terms.child)
         tracker = SpoolTracker(spool_folder(settings, terms.sweep))
-        resources = open_resources(experiment, settings, self._registry, tracker, device, self._say, terms.threads)
+        resources = open_resources(
+            experiment,
+            settings,
+            self._registry,
+            tracker,
+            device,
+            self._say,
+            terms.threads,
+            opening.get("replicas"),
+        )
         return experiment, resources
 
     @contextlib.contextmanager
@@ -216,14 +227,12 @@ class _Worker:
     def _claims(self) -> Iterator[Claimed]:
         """The runs that this worker is to do, as it claims them."""
         looked, waited, alone = time.monotonic(), 0, False
-        for pause in _looks():
+        for pause in looks():
             if self._pulse.leaving:
                 return
             claimed = self._registry.claim(self._terms.sweep, self._id)
             if claimed is not None:
-                self._pulse.begin(claimed.run)
                 yield claimed
-                self._pulse.end()
                 pause.reset()
                 continue
             waited += 1
@@ -247,27 +256,60 @@ class _Worker:
         row = liveness.supervisor(self._registry, self._terms.sweep)
         return row is not None and bool(row["alive"])
 
-    def _do(self, claimed: Claimed, experiment: "Experiment", resources: "Resources") -> None:
-        from aigc_lab.runs.run import execute
+    def _alike(self, first: "Job", experiment: "Experiment", resources: "Resources") -> "list[Job]":
+        """Further runs, claimed too, that are trained with the first as one program, as many as are faster so."""
+        from aigc_lab.runs.alike import likeness
 
-        job = _job(claimed, self._terms.sweep, experiment)
+        most = min(resources.replicas.get(first.configuration.title, 1), self._most) - 1
+        jobs: list[Job] = []
+        until, of_first = time.monotonic() + _GATHERING, likeness(first.configuration)
+        while len(jobs) < most and time.monotonic() < until and not signals.stop_requested():
+            waiting = self._registry.waiting_runs(self._terms.sweep, 4 * most)
+            plans = {run: experiment.resolve(lambda hole, of=values: of[hole.name]) for run, values in waiting}  # type: ignore[misc]
+            alike = [run for run, plan in plans.items() if likeness(plan) == of_first][: most - len(jobs)]
+            claimed = self._registry.claim_also(self._id, alike) if alike else []
+            jobs += [_job(each, self._terms.sweep, experiment) for each in claimed]
+            if claimed:
+                until = time.monotonic() + _GATHERING
+            elif len(jobs) < most:
+                time.sleep(_GATHERING / 10)
+        return jobs
+
+    def _do(self, jobs: "Sequence[Job]", resources: "Resources") -> None:
+        from aigc_lab.runs.together import execute_together
+
+        # In this order whoever has claimed them: in the same company and places they come out with the same bits.
+        jobs = sorted(jobs, key=lambda job: (job.trial, job.seed))
+        under_way = {job.run: job for job in jobs}
+
+        def ended(job: "Job", outcome: "RunOutcome | None" = None) -> None:
+            # Who cannot say it leaves: nobody would wait for a run that a living worker holds and does not do.
+            self._registry.end_place(job.run, job.claim or 0)
+            under_way.pop(job.run)
+            self._pulse.end(job.run)
+            if outcome is not None and not self._terms.child:
+                self._say(f"{job.run}: {outcome.state}" + (f", {outcome.reason}" if outcome.reason else ""))
+
+        def fewer(most: int) -> None:
+            self._most = most
+            self._say(f"out of memory: {most} run{'s' * (most > 1)} as one program from now on, and not {len(jobs)}")
+
         if not self._terms.child:
-            self._say(f"{claimed.run}: begun")
+            self._say(f"{', '.join(under_way)}: begun")
         try:
-            mine = replace(resources, crowded=claimed.crowded)
-            (outcome,) = execute([job], mine, [_Reporter(self._registry, job, self._pulse)])
-            if not self._terms.child:
-                self._say(f"{claimed.run}: {outcome.state}" + (f", {outcome.reason}" if outcome.reason else ""))
+            reporters = [Reporter(self._registry, job, self._pulse) for job in jobs]
+            execute_together(jobs, resources, reporters, ended=ended, fewer=fewer)
         except Outdated as error:
-            self._say(f"{claimed.run}: it is another's now ({error})")
+            self._say(f"{', '.join(under_way)}: it is another's now ({error})")
         except Crowded:
             raise  # who has started this worker gives the run to another, when there is room for it
         except BaseException:
             with contextlib.suppress(StoreAway):  # the error that is being handled says more
-                self._registry.end_place(claimed.run, claimed.claim)
+                for job in list(under_way.values()):
+                    ended(job)
             raise
-        # Who cannot say it leaves: nobody would wait for a run that a living worker holds and does not do.
-        self._registry.end_place(claimed.run, claimed.claim)
+        for job in list(under_way.values()):
+            ended(job)
 
 
 def _job(claimed: Claimed, sweep: str, experiment: "Experiment") -> "Job":
@@ -283,58 +325,6 @@ def _job(claimed: Claimed, sweep: str, experiment: "Experiment") -> "Job":
         objective=experiment.file.objective,
         claim=claimed.claim,
     )
-
-
-class _Reporter:
-    """Watcher of a run whose sweep is run by another process, reached by the registry."""
-
-    def __init__(self, registry: Registry, job: "Job", pulse: Pulse) -> None:
-        self._registry, self._job, self._pulse = registry, job, pulse
-
-    def progress(self, now: "Progress") -> None:
-        self._pulse.progress(
-            {
-                "step": now.step,
-                "scalars": dict(now.scalars),
-                "seconds": now.seconds,
-                "samples_per_second": now.samples_per_second,
-            }
-        )
-
-    def scored(self, step: int, value: float, *, error: float = float("nan"), collapse: str | None = None) -> bool:
-        run = self._job.run
-        self._registry.evaluated(self._job.sweep, Evaluated(run, step, value, error, collapse))
-        for _ in _looks():
-            if (stop := self._registry.answered(run, step)) is not None:
-                return stop
-        raise KeyboardInterrupt
-
-
-class _Pause:
-    """The time between two looks, which grows until something happens, and with what a look takes: where many workers
-    look, and each has to wait for the others, they look less often.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.seconds, self._since = _SOON, time.monotonic()
-
-    def wait(self) -> None:
-        look = time.monotonic() - self._since
-        until = time.monotonic() + max(self.seconds, min(_TIMES * look, _LONGEST))
-        while (left := until - time.monotonic()) > 0 and not signals.stop_requested():
-            time.sleep(min(left, 0.1))
-        self.seconds, self._since = min(2 * self.seconds, _SELDOM), time.monotonic()
-
-
-def _looks() -> Iterator[_Pause]:
-    """Looks at the registry, with growing pauses between them, until this process is to stop."""
-    pause = _Pause()
-    while not signals.stop_requested():
-        yield pause
-        pause.wait()
 
 
 # ---- the spool

@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
@@ -63,19 +63,25 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def estimate(experiment: Experiment, places: Sequence[Place]) -> Estimate:
+def default_plans(experiment: Experiment) -> Iterator[Configuration]:
+    """A plan of every system, at its paper's defaults."""
+    for system in experiment.systems:
+        values = {"system": system} | experiment.defaults(system)
+        yield experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+
+
+def estimate(experiment: Experiment, places: Sequence[Place], gains: Mapping[str, float] | None = None) -> Estimate:
     """Times a few steps of every system at its paper's defaults, of each stretch of the training in which other phases
     run, after a few that warm up, as one worker will have them: on its device, with its share of the cores. That
-    workers also share memory and caches is not in it.
+    workers also share memory and caches is not in it. A system whose runs are trained as one program, by its title in
+    `gains`, is so many times as fast.
     """
     trials, place = total_trials(experiment), places[0]
     file = experiment.file
     step_ms = {}
-    for system in experiment.systems:
-        values = {"system": system} | experiment.defaults(system)
-        plan = experiment.resolve(lambda hole, values=values: values.get(hole.name, hole.ends()[0]))  # type: ignore[misc]
+    for plan in default_plans(experiment):
         with plugins.blamed(plan.system_class):
-            step_ms[plan.title] = 1000 * _seconds_per_step(plan, place)
+            step_ms[plan.title] = 1000 * _seconds_per_step(plan, place) / (gains or {}).get(plan.title, 1.0)
     searched, confirmed = trials * file.search.seeds, confirmations(experiment, trials)
     # The confirmed ones may all be of the slowest system.
     seconds = (searched * statistics.mean(step_ms.values()) + confirmed * max(step_ms.values())) / 1000

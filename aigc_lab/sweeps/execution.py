@@ -10,13 +10,14 @@ from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Executor, Place
 from aigc_lab.experiment.experiment import Experiment
-from aigc_lab.experiment.sections import AUTO, Execution
+from aigc_lab.experiment.sections import AUTO, OFF, Execution
 from aigc_lab.experiment.validation import validated
 from aigc_lab.experiment.yaml_file import KeyPath, dotted, parse
 from aigc_lab.host.settings import Settings
 from aigc_lab.sweeps.places import assign_places, device_names
 
 PerGpu = int | Literal["auto"] | None
+Replicas = int | Literal["auto", "off"] | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Asked:
     devices: str | None = None
     trials_per_gpu: PerGpu = None
     options: Sequence[tuple[str, str, str]] = ()
+    replicas: Replicas = None
 
     def check(self) -> None:
         """Raises `UsageError` for an executor that does not exist, before anything is read."""
@@ -49,11 +51,15 @@ class Chosen:
     trials_per_gpu: PerGpu = None
     #: how messages call `trials_per_gpu`: by the option, or by its place in the file
     per_gpu_key: str = "--trials-per-gpu"
+    #: how many alike runs are trained as one program
+    replicas: int | Literal["auto", "off"] = OFF
     _kind: type[Executor] | None = field(default=None, repr=False)
 
-    def kind(self, places: int = 1) -> type[Executor]:
-        """The class of the executor for so many places."""
-        return self._kind or find_executor(self.name, places)
+    def kind(self, places: int = 1, *, stacks: bool = False) -> type[Executor]:
+        """The class of the executor for so many places, by default one that `stacks` where runs are trained as one
+        program.
+        """
+        return self._kind or find_executor(self.name, places, stacks=stacks)
 
     def places(self, at_most: int) -> list[Place]:
         """The places of a sweep, as `assign_places` gives them; one a GPU where `trials_per_gpu` is to be measured."""
@@ -61,21 +67,28 @@ class Chosen:
         return assign_places(self.devices, self.workers, shared, at_most, per_gpu_key=self.per_gpu_key)
 
     def executor(
-        self, experiment: Experiment, places: Sequence[Place], settings: Settings, say: Callable[[str], None]
+        self,
+        experiment: Experiment,
+        places: Sequence[Place],
+        settings: Settings,
+        say: Callable[[str], None],
+        *,
+        stacks: bool = False,
     ) -> Executor:
         """A new executor. Only one that has options is given them, so that others need not know of any."""
-        kind = self.kind(len(places))
+        kind = self.kind(len(places), stacks=stacks)
         options = () if self.config is None else (self.config,)
         return kind(experiment, places, settings, say, *options)
 
 
-def find_executor(name: str | None, places: int = 1) -> type[Executor]:
+def find_executor(name: str | None, places: int = 1, *, stacks: bool = False) -> type[Executor]:
     """Who does the runs: by the name of an executor that ships or of an installed package (entry point group
-    `aigc_lab.executors`), or by the path of a user's file; by default `inline` for one place, else `local`.
+    `aigc_lab.executors`), or by the path of a user's file; by default `inline` for one place, else `local`, which also
+    `stacks` runs.
 
     Raises `UsageError` for an unknown one, with the nearest names, and for a file that is missing or defines none.
     """
-    chosen = name or ("local" if places > 1 else "inline")
+    chosen = name or ("local" if places > 1 or stacks else "inline")
     return plugins.find(Executor, chosen)  # type: ignore[type-abstract]
 
 
@@ -101,8 +114,24 @@ def choose(experiment: Experiment, asked: Asked) -> Chosen:
         workers=workers,
         trials_per_gpu=per_gpu,
         per_gpu_key=key,
+        replicas=_replicas(experiment, asked, name, kind),
         _kind=kind,
     )
+
+
+def _replicas(
+    experiment: Experiment, asked: Asked, name: str | None, kind: type[Executor] | None
+) -> int | Literal["auto", "off"]:
+    section = experiment.file.execution.replicas
+    chosen = asked.replicas or section or OFF
+    if chosen == AUTO and kind is not None and (kind.elsewhere or not kind.stacks):
+        return OFF  # what is measured here says nothing about other machines
+    if kind is None or kind.stacks or chosen in (OFF, 1):
+        return chosen
+    message = f"executor {name} trains each run by itself; leave it out, or use --executor local"
+    if asked.replicas is None:
+        experiment.document.fail(("execution", "replicas"), message)
+    raise UsageError(f"--replicas {chosen}: {message}")
 
 
 def choose_executor(experiment: Experiment, asked: Asked) -> tuple[str | None, type[Executor] | None, Any]:

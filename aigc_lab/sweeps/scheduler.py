@@ -84,6 +84,8 @@ class _Sweep:
         self._display = display
         self._pool = ThreadPool(opened.executor.slots, opened.executor.stop, grows=opened.executor.grows)
         opened.executor.changed_slots = self._pool.resize
+        #: whether the seeds of a trial that cannot be pruned begin together, to be trained as one program
+        self._at_once = bool(opened.resources.replicas) and experiment.file.search.pruner == "none"
         self.total = 0
         self._steering = Steering.of(experiment.document.data)
         self._worst = max if experiment.file.objective.better == "lower" else min
@@ -154,14 +156,21 @@ class _Sweep:
         registry.finish_trial(self._id, 0, *self._value(0, of_all_seeds))
 
     def _trial(self, plan: Configuration, number: int, seeds: Sequence[int], suggestion: Suggestion | None) -> None:
-        """Does the runs of a trial and records its end. The first run may be pruned; then the others are not run."""
+        """Does the runs of a trial and records its end. The first run may be pruned; then the others are not run, nor
+        are they when it fails, unless all begin `_at_once`.
+        """
         registry = self._registry
         registry.trial(self._id, number, plan.system, plan.chosen, plan.values)
         try:
-            ended_runs = [self._run(plan, number, seeds[0], "search", suggestion)]
-            if ended_runs[0] is not None and ended_runs[0].state not in (RunState.PRUNED, RunState.FAILED):
-                rest = [partial(self._run, plan, number, seed, "search", None) for seed in seeds[1:]]
-                ended_runs += self._pool.each(rest, holding=True)
+            first, *others = seeds
+            runs = [partial(self._run, plan, number, first, "search", suggestion)]
+            runs += [partial(self._run, plan, number, seed, "search", None) for seed in others]
+            if self._at_once:
+                ended_runs = self._pool.each(runs, holding=True)
+            else:
+                ended_runs = [runs[0]()]
+                if ended_runs[0] is not None and ended_runs[0].state not in (RunState.PRUNED, RunState.FAILED):
+                    ended_runs += self._pool.each(runs[1:], holding=True)
         except BaseException:
             with suppress(Failure):  # the error that is being handled says more
                 registry.finish_trial(self._id, number, RunState.KILLED, None)

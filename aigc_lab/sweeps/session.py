@@ -1,7 +1,7 @@
 """The session of a sweep: its stores, judge, writer and workers are opened together, and closed on any error."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -130,13 +130,15 @@ def opened(
     command: Literal["sweep", "train"] = "sweep",
     *,
     chosen: Chosen | None = None,
+    replicas: Mapping[str, int] | None = None,
 ) -> Iterator[Opened]:
     """Opens the sweep of a checked experiment: locked against others and reconciled, its writer and workers started,
     its judge prepared. At the end everything is delivered to MLflow, or a message says what was not.
 
-    `chosen` says who does the runs, and is no part of what the sweep is: another may go on with it.
+    `chosen` says who does the runs, and `replicas` how many of each system as one program; neither is a part of what
+    the sweep is: others may go on with it.
     """
-    chosen = chosen or Chosen()
+    chosen, replicas = chosen or Chosen(), replicas or {}
     sweep = experiment.sweep
     spool, first = writer.spool_folder(settings, sweep), places[0]
     with ExitStack() as stack:
@@ -151,8 +153,11 @@ def opened(
         shipping = writer.Writer(settings, sweep)
         shipping.start()
         try:
-            with chosen.executor(experiment, places, settings, say) as work, signals.last_act(work.kill):
-                resources = open_resources(experiment, settings, registry, tracker, first.device, say, first.threads)
+            executor = chosen.executor(experiment, places, settings, say, stacks=bool(replicas))
+            with executor as work, signals.last_act(work.kill):
+                resources = open_resources(
+                    experiment, settings, registry, tracker, first.device, say, first.threads, replicas
+                )
                 work.open(resources, spool)
                 _check_slots(work, len(places), say)
                 yield Opened(sweep, resources, work, finishing)

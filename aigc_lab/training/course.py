@@ -72,8 +72,8 @@ class Course(ABC):
                 for number, loss, gradients in differentiated:
                     self._update(number, loss, gradients)
         self._average.update(self.at)
+        self._end_rows()
         for replica in self.replicas:
-            replica.state.recorder.end_step()
             replica.state.step += 1
 
     @abstractmethod
@@ -85,6 +85,11 @@ class Course(ABC):
         """Updates the parameters that phase `number` trains, calls `after`, and records the loss, with the gradients
         where they are measured.
         """
+
+    def _end_rows(self) -> None:
+        """Completes the recorded row of the step, of each replica."""
+        for replica in self.replicas:
+            replica.state.recorder.end_step()
 
     def _inputs(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
         """Batch and noise of a loss, functions of the replica's seed and step alone. What a phase shares with another
@@ -106,11 +111,11 @@ class Course(ABC):
         """The inputs for the whole batch, drawn anew."""
         leader, first = self._leaders[number], replica.state.step * self._batches_per_step
         if leader is None:
-            return replica.batches[first + repeat], self._draws(replica, number, repeat)
+            return self._batch(replica, first + repeat), self._draws(replica, number, repeat)
         last = self._phases[leader].repeat - 1
         theirs = self._draws(replica, leader, last)
         shared = {name: theirs[name] for name in self._phases[number].shares}
-        return replica.batches[first + last], {**self._draws(replica, number, repeat, shared), **shared}
+        return self._batch(replica, first + last), {**self._draws(replica, number, repeat, shared), **shared}
 
     def _draws(self, replica: Replica, number: int, repeat: int, known: Noise = MappingProxyType({})) -> Noise:
         """Noise of a phase, but what is known."""
@@ -124,6 +129,9 @@ class Course(ABC):
     def _part(self, number: int, batch: Samples, draws: Noise) -> tuple[Samples, Noise]:
         """What of the inputs of a phase is computed here: all."""
         return batch, draws
+
+    def _batch(self, replica: Replica, number: int) -> Samples:
+        return replica.batches[number]
 
     # ---- between two steps
 

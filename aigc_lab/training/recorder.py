@@ -1,7 +1,7 @@
 """Scalars of the steps of an interval: losses and dynamics of each, gradient norms of the last, kept on the device."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
@@ -78,21 +78,28 @@ class Recorder:
         """Adds the scalars of a phase to the row of the current step, with the norms of its gradients if they are
         given.
         """
-        self._recorded.append((phase, list(dynamics), list(parts), gradients is not None))
+        self.announce(phase, parts, dynamics, measured=gradients is not None)
         self._row += [*dynamics.values(), *parts.values(), total]
         if gradients is not None:
             self._row += torch._foreach_norm(gradients)  # noqa: SLF001
 
+    def announce(self, phase: Phase, parts: Iterable[str], dynamics: Iterable[str], *, measured: bool) -> None:
+        """Adds the names of a phase's scalars alone, with its gradients' if they are `measured`: the whole row comes
+        with the end of the step.
+        """
+        self._recorded.append((phase, list(dynamics), list(parts), measured))
+
     @torch.no_grad()
-    def end_step(self) -> None:
-        """Completes the row of the current step."""
+    def end_step(self, row: Tensor | None = None) -> None:
+        """Completes the row of the current step; `row` holds its numbers [columns] where only names were added."""
         ran = [phase.name for phase, *_ in self._recorded]
         norms = list(dict.fromkeys(_norm_of(phase.name) for phase, *_, measured in self._recorded if measured))
         last = self._tables[-1] if self._tables else None
         if last is None or last.ran != ran or list(last.norms) != norms:
             self._tables.append(_Table(ran, *self._columns(), []))
         # Of several types the widest holds each exactly.
-        row = torch.stack(self._row).float() if self._row else torch.zeros(0, device=self._device)
+        if row is None:
+            row = torch.stack(self._row).float() if self._row else torch.zeros(0, device=self._device)
         self._tables[-1].rows.append(row)
         self._row, self._recorded = [], []
 
@@ -177,7 +184,7 @@ class Silent(Recorder):
 
     def record(self, *_: object) -> None: ...
 
-    def end_step(self) -> None: ...
+    def end_step(self, row: Tensor | None = None) -> None: ...
 
 
 def _norm_of(phase: str) -> str:

@@ -11,7 +11,7 @@ repeats to the bit in the same company and place, and to rounding in another.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -24,6 +24,7 @@ from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.samples import Samples
 from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
 from aigc_lab.training.averages import average_of
+from aigc_lab.training.batched import BatchedLayers
 from aigc_lab.training.optimizers import build_optimizer, shortened_by_replica, trained
 from aigc_lab.training.state import TrainingState
 
@@ -88,13 +89,6 @@ class Stack:
                     memory.update({key: value.clone() for key, value in memory.items()})
 
 
-def by_replica(loss: Loss) -> list[Loss]:
-    """Loss of each replica, from the losses [R] of all."""
-    return [
-        Loss(total, _row(loss.parts, number), _row(loss.dynamics, number)) for number, total in enumerate(loss.total)
-    ]
-
-
 # ---- the tensors in common
 
 
@@ -126,8 +120,14 @@ def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
         row.data = window
 
 
-def _row(scalars: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    return {name: values[number] for name, values in scalars.items()}
+def _together(rows: Sequence[Tensor]) -> Tensor:
+    """The tensor of all rows [R, …]: a new one, unless they are the rows of one that there is."""
+    first, whole = rows[0], rows[0]._base  # noqa: SLF001
+    if whole is not None and whole.is_contiguous() and whole.numel() == len(rows) * first.numel():
+        place, bytes_each = whole.data_ptr(), first.numel() * first.element_size()
+        if all(row._base is whole and row.data_ptr() == place + i * bytes_each for i, row in enumerate(rows)):  # noqa: SLF001
+            return whole.view(len(rows), *first.shape)
+    return torch.stack(list(rows))
 
 
 # ---- one computation
@@ -139,6 +139,8 @@ class _Function(nn.Module):
     def __init__(self, system: nn.Module, phase: Phase) -> None:
         super().__init__()
         self.system, self._phase = system, phase
+        # Their names are looked for once: that takes as long as a small layer.
+        self._weights = dict(self.named_parameters()), dict(self.named_buffers())
 
     def forward(self, batch: Samples, draws: Noise, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         loss = self._phase.loss(batch, draws, step)
@@ -146,19 +148,19 @@ class _Function(nn.Module):
 
     def of_all(self, batches: Sequence[Samples], draws: Sequence[Noise], step: int) -> Loss:
         """Losses [R] of all replicas, each on its own batch and noise."""
-        values = torch.stack(_alike(batches))
+        values = _together(_alike(batches))
         label_rows = [batch.labels for batch in batches if batch.labels is not None]
-        labels = torch.stack(label_rows) if label_rows else None
-        noises = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+        labels = _together(label_rows) if label_rows else None
+        noises = {name: _together([draw[name] for draw in draws]) for name in draws[0]}
 
         def one(weights: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
             batch = replace(batches[0], values=values, labels=labels)
             return torch.func.functional_call(self, weights, (batch, noises, step))
 
         # Buffers are mapped too, and change in place: batch normalisation writes its running statistics row by row.
-        weights = (dict(self.named_parameters()), dict(self.named_buffers()))
         axes = (0, 0, None if labels is None else 0, 0)
-        return Loss(*torch.func.vmap(one, axes)(weights, values, labels, noises))
+        with BatchedLayers():
+            return Loss(*torch.func.vmap(one, axes)(self._weights, values, labels, noises))
 
     @torch.no_grad()
     def afterwards(self, step: int) -> None:
@@ -168,7 +170,7 @@ class _Function(nn.Module):
             torch.func.functional_call(_After(self.system, self._phase), weights, (step,))
             return torch.zeros(())
 
-        torch.func.vmap(one)((dict(self.named_parameters()), dict(self.named_buffers())))
+        torch.func.vmap(one)(self._weights)
 
 
 def _alike(batches: Sequence[Samples]) -> list[Tensor]:
@@ -190,33 +192,72 @@ class _After(nn.Module):
 class _Optimizer:
     """Update of one phase: torch's own optimiser, one for each group of neighbouring replicas with the same settings.
 
-    Seeds of one configuration are one call; replicas with learning rates of their own are one call each, on their rows.
+    Where a rule's update is in proportion to its step size, replicas that differ in that alone are one group.
     """
 
     def __init__(self, states: Sequence[TrainingState], index: int, phase: Phase) -> None:
-        self._shares: list[tuple[slice, torch.optim.Optimizer, OptimizerConfig]] = []
+        self._shares: list[_Share] = []
         first = 0
-        for config, group in groupby(states, key=lambda state: state.phases[index].optimizer):
+        for config, group in groupby(states, key=lambda state: _of_group(state.phases[index].optimizer)):
             members = list(group)
             rows = slice(first, first + len(members))
-            windows = [nn.Parameter(leaf.detach()[rows]) for leaf in trained(phase)]
-            optimizer = build_optimizer(config, windows)
+            configs = [state.phases[index].optimizer for state in members]
+            share = _Share(rows, configs, config, [leaf.detach()[rows] for leaf in trained(phase)])
             owners = [(state.optimizers[phase.name], trained(state.phases[index])) for state in members]
-            for number, window in enumerate(windows):
+            for number, updated in enumerate(share.updated):
                 if config.optimizer.memory or config.optimizer.counters:
                     rows_of = [(own.state, weights[number]) for own, weights in owners]
-                    optimizer.state[window] = _remember(rows_of, config.optimizer)
-            self._shares.append((rows, optimizer, config))
+                    share.optimizer.state[updated] = _remember(rows_of, config.optimizer)
+            self._shares.append(share)
             first += len(members)
 
     def step(self, gradients: Sequence[Tensor], step: int) -> None:
-        for rows, optimizer, config in self._shares:
-            optimizer.param_groups[0].update(config.at(step))
-            mine = shortened_by_replica([gradient[rows] for gradient in gradients], config.max_norm)
-            for window, gradient in zip(optimizer.param_groups[0]["params"], mine, strict=True):
-                # Fused Adam pairs weights and gradients by their place in memory: a gradient may come transposed.
-                window.grad = gradient.contiguous()
-            optimizer.step()
+        for share in self._shares:
+            share.step([gradient[share.rows] for gradient in gradients], step)
+
+
+def _of_group(config: OptimizerConfig) -> OptimizerConfig:
+    """What the replicas of one group have in common: all, or all but the step size."""
+    if not config.optimizer.proportional:
+        return config
+    return replace(config, lr=1.0, decay=None if config.decay is None else replace(config.decay, lr=1.0))
+
+
+class _Share:
+    """Replicas `rows` that are updated at once by torch's optimiser of the `updated` tensors: their weights, or, where
+    their step sizes differ, the updates by a step size of 1, which are then added in proportion.
+    """
+
+    def __init__(
+        self, rows: slice, configs: Sequence[OptimizerConfig], common: OptimizerConfig, weights: list[Tensor]
+    ) -> None:
+        self.rows, self._configs, self._weights = rows, configs, weights
+        one = len({(config.lr, config.decay and config.decay.lr) for config in configs}) == 1
+        self._config = configs[0] if one else common
+        self._differ = not one
+        self.updated = [nn.Parameter(weight if one else torch.zeros_like(weight)) for weight in weights]
+        self.optimizer = build_optimizer(self._config, self.updated)
+        self._sizes = self._step_sizes(0) if self._differ else []
+
+    def step(self, gradients: Sequence[Tensor], step: int) -> None:
+        used = shortened_by_replica(gradients, self._config.max_norm)
+        for updated, gradient in zip(self.updated, used, strict=True):
+            # Fused Adam pairs weights and gradients by their place in memory: a gradient may come transposed.
+            updated.grad = gradient.contiguous()
+        self.optimizer.param_groups[0].update(self._config.at(step) | ({"lr": 1.0} if self._differ else {}))
+        self.optimizer.step()
+        if not self._differ:
+            return
+        if self._config.decay is not None:
+            self._sizes = self._step_sizes(step)
+        for weight, updated, size in zip(self._weights, self.updated, self._sizes, strict=True):
+            weight.addcmul_(updated, size)
+        torch._foreach_zero_([*self.updated])
+
+    def _step_sizes(self, step: int) -> list[Tensor]:
+        """The step size of each replica, in the shape [R, 1, …] of each weight."""
+        sizes = torch.tensor([config.at(step).get("lr", config.lr) for config in self._configs], dtype=torch.float64)
+        return [sizes.to(weight.device, weight.dtype).reshape(-1, *[1] * (weight.ndim - 1)) for weight in self._weights]
 
 
 def _remember(owners: Sequence[tuple[dict[Tensor, dict[str, Tensor]], Tensor]], rule: Optimizer) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from aigc_lab.registry.run_queue import Evaluated
 from aigc_lab.registry.states import RunState
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.pulse import Pulse
-from aigc_lab.runs.worker import _Pause
+from aigc_lab.runs.reporter import Pause
 
 def warm(registry, sweep):
     worker = registry.join(sweep, "cpu")
@@ -51,7 +51,7 @@ def warm(registry, sweep):
 def work(url, sweep, first):
     with Registry.open(url, create=False, connected=True, connections=1) as registry:
         warm(registry, first)
-        worker, pause = registry.join(sweep, "cpu"), _Pause()
+        worker, pause = registry.join(sweep, "cpu"), Pause()
         with Pulse(registry, worker) as pulse:
             registry.ready(worker)
             while True:
@@ -61,15 +61,14 @@ def work(url, sweep, first):
                         break
                     pause.wait()
                     continue
-                pulse.begin(claimed.run)
                 attempt = registry.begin(claimed.run, {}, claim=claimed.claim)
                 registry.evaluated(sweep, Evaluated(claimed.run, 1, 0.5, 0.1, None))
-                look = _Pause()
+                look = Pause()
                 while registry.answered(claimed.run, 1) is None:
                     look.wait()
                 registry.finish(claimed.run, attempt, RunState.FINISHED)
                 registry.end_place(claimed.run, claimed.claim)
-                pulse.end()
+                pulse.end(claimed.run)
                 pause.reset()
         registry.leave(worker)
 

@@ -49,9 +49,9 @@ search: {trials: 2, seeds: 1}
 SLOW = """
 import signal, sys, time
 from aigc_lab.host import signals
-from aigc_lab.runs import run
+from aigc_lab.runs import rounds
 deaf = sys.argv.pop(1) == "deaf"
-train = run.train
+train = rounds.train
 def slowly(replicas, *, interrupted, **options):
     begun = replicas[0].state.step
     def asked():
@@ -60,7 +60,7 @@ def slowly(replicas, *, interrupted, **options):
         time.sleep(0.01)
         return interrupted() and not deaf
     return train(replicas, interrupted=asked, **options)
-run.train = slowly
+rounds.train = slowly
 signals.LIMIT = 600.0 if deaf else signals.LIMIT
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 from aigc_lab.cli import main
@@ -244,7 +244,7 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
         yield from train(replicas, **options)
 
     monkeypatch.setattr("aigc_lab.commands.sweep.opened", watched)
-    monkeypatch.setattr("aigc_lab.runs.run.train", asked)
+    monkeypatch.setattr("aigc_lab.runs.rounds.train", asked)
     sweep_experiment("mine.yaml", [], device="cpu", json=True, home=folder / "home")
     run = page(folder, "mine.0.0")
     assert said[0].startswith(f"{run['sweep']} stops when its 1 run under way ended")
@@ -365,7 +365,7 @@ def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monk
 
     changes = [("search.trials", "1", ""), ("training.keep_every", "100", "")]
     with monkeypatch.context() as patch:
-        patch.setattr("aigc_lab.runs.run.train", cut)
+        patch.setattr("aigc_lab.runs.rounds.train", cut)
         with pytest.raises(KeyboardInterrupt):
             sweep_experiment("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
     early = kept(page(folder, "mine.0.0"))
@@ -392,7 +392,7 @@ def test_an_error_after_a_signal_is_not_the_runs_fault(folder: Path, monkeypatch
 
     changes = [("search.trials", "1", "--trials 1")]
     with monkeypatch.context() as patch:
-        patch.setattr("aigc_lab.runs.run.train", broken)
+        patch.setattr("aigc_lab.runs.rounds.train", broken)
         with pytest.raises(KeyboardInterrupt):
             sweep_experiment("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

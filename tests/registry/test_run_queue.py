@@ -323,6 +323,37 @@ def test_no_order_of_steps_loses_a_run_or_gives_it_to_two(registry: Registry, lo
     explored(registry, lossy, 12)
 
 
+def test_a_worker_claims_several_runs_which_are_ended_one_by_one(registry: Registry, lossy: Lossy) -> None:
+    sweep, runs = filled(registry, 4)
+    for run in runs:
+        registry.offer(run)
+    mine, other = registry.join(sweep, "cpu"), registry.join(sweep, "cpu")
+    first, theirs = registry.claim(sweep, mine), registry.claim(sweep, other)
+    assert first is not None and theirs is not None
+    assert registry.waiting_runs(sweep, 9) == [(runs[2], {"lr": 2}), (runs[3], {"lr": 3})]
+    assert registry.waiting_runs(sweep, 1) == [(runs[2], {"lr": 2})]
+    lossy.left = 1  # the answer is lost once, and the claims are the same
+    also = registry.claim_also(mine, [runs[1], runs[2], runs[3]])
+    assert [(each.run, each.trial, each.claim) for each in also] == [(runs[2], 2, 1), (runs[3], 3, 1)]
+    assert not registry.waiting(sweep)
+
+    def doing() -> Any:
+        with registry.read() as connection:
+            return connection.scalar(select(Worker.c.run_id).where(Worker.c.id == mine))
+
+    assert doing() == first.run
+    registry.beat_worker(mine, {"at": 1.0, "of": {}})
+    registry.end_place(first.run, first.claim)
+    assert doing() == runs[2], "it does others still"
+    registry.end_place(also[1].run, also[1].claim)
+    registry.end_place(also[0].run, also[0].claim)
+    assert doing() is None
+    registry.offer(runs[3])
+    registry.leave(mine)
+    with pytest.raises(Outdated, match="taken for lost"):
+        registry.claim_also(mine, [runs[3]])
+
+
 @pytest.mark.slow
 def test_many_orders_of_steps(registry: Registry, lossy: Lossy) -> None:
     explored(registry, lossy, 300)

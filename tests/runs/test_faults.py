@@ -524,7 +524,7 @@ def test_a_seed_that_failed_first_makes_the_stores_no_less_agreed(monkeypatch: p
             raise RuntimeError("out of luck")
         return train(replicas, **options)
 
-    with mock.patch("aigc_lab.runs.run.train", breaks):
+    with mock.patch("aigc_lab.runs.rounds.train", breaks):
         assert command(*SWEEP, *words).code == 0
     assert attempts() == [["FINISHED"], ["FAILED"]]
     delivered(monkeypatch, *words, "--retry-failed", runs=2)

@@ -36,7 +36,7 @@ def begun(tmp_path: Path) -> tuple[Experiment, dict[str, Any]]:
     (tmp_path / "there" / "own.yaml").write_text(TEXT)
     experiment = load_experiment(str(tmp_path / "there" / "own.yaml"), data_dir=tmp_path)
     experiment.resolve(lambda hole: hole.ends()[0])  # loads its code, which the user has named
-    return experiment, json.loads(json.dumps(opening_of(experiment, "mark")))
+    return experiment, json.loads(json.dumps(opening_of(experiment, "mark", {})))
 
 
 def joined(tmp_path: Path, opening: dict[str, Any], *, trusts: Experiment | None = None) -> Experiment:

@@ -144,7 +144,7 @@ class Shared:
         experiment: Any = SimpleNamespace(sweep=registry.sweep("mine", "0123456789abcdef", {}, "fd", "lower"))
         places = [Place("cuda:0", 1)] * count
         self.executor = local.Local(experiment, places, Settings.load(home), self.said.append)
-        resources: Any = SimpleNamespace(registry=registry)
+        resources: Any = SimpleNamespace(registry=registry, replicas={})
         self.executor._resources = resources
         self.children: list[Any] = self.executor._children
         for i, child in enumerate(self.children):

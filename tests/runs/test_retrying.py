@@ -79,7 +79,7 @@ class Before:
 
     def again(self, command: str = "sweep", *, retry_failed: bool = False) -> tuple[list[int], str]:
         """Which seeds are done by the same command, and what is said."""
-        lab: Any = SimpleNamespace(registry=self.registry, settings=self.settings, device="cpu")
+        lab: Any = SimpleNamespace(registry=self.registry, settings=self.settings, device="cpu", replicas={})
         executor, display = Doing(), Told()
         opened = Opened(self.sweep, lab, executor, threading.Event())
         if command == "sweep":

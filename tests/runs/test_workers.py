@@ -187,7 +187,7 @@ class Played:
     def play(self, *script: str) -> RunOutcome:
         self.script, self.workers, ended = list(script), 0, threading.Event()
         experiment: Any = SimpleNamespace(sweep=self.sweep)
-        resources: Any = SimpleNamespace(registry=self.registry)
+        resources: Any = SimpleNamespace(registry=self.registry, replicas={})
         with mock.patch.object(queued, "opening_of", return_value={}):
             executor = Scripted(experiment, [Place("cpu", 1)], self.settings, self.said.append)
             executor.open(resources, self.spool)

@@ -12,6 +12,7 @@ from aigc_lab.experiment.experiment import Experiment, load_experiment
 from aigc_lab.host import capacity, environment
 from aigc_lab.sweeps import needs, places
 from aigc_lab.sweeps.estimate import Estimate
+from aigc_lab.sweeps.execution import Chosen
 
 LONG = 3600.0  # seconds of training that are worth any number of workers
 EMPTY = 64 * 10**9  # bytes
@@ -107,12 +108,19 @@ def test_the_estimate_is_shared() -> None:
 
 @pytest.mark.parametrize(("chooses", "count"), [(True, 4), (False, 1)])
 def test_a_sweep_has_them_unless_the_user_named_a_number(
-    chooses: bool, count: int, machine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chooses: bool,
+    count: int,
+    machine: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     machine(4)
     known = Estimate(100, 100, LONG, {"point_gan": 1.0})
     monkeypatch.setattr(sweep, "estimate", lambda *_: known)
-    cost, chosen = sweep._announced(made(), [Place("cpu", 4)], console(stderr=True), chooses)
+    given = (made(), [Place("cpu", 4)], console(stderr=True), chooses, Chosen(), tmp_path)
+    cost, chosen, stacks = sweep._announced(*given)
+    assert not stacks.replicas
     assert (len(chosen), cost) == (count, known.shared(count))
     said = capsys.readouterr().err
     assert said.startswith("timing a few steps of each system …\n")

@@ -206,10 +206,10 @@ DIES = """
 import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 from conftest import WriterHere
-from aigc_lab.runs import run
+from aigc_lab.runs import rounds
 from aigc_lab.tracking import writer
 writer.Writer = WriterHere
-run.train = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+rounds.train = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 from aigc_lab.cli import main
 main()
 """

@@ -169,10 +169,16 @@ class Follower:
         dead = {row["worker"]: row for row in rows if row["worker"] not in alive}
         self._keeper.watch([row for row in rows if row["error"] is None])
         for row in alive.values():
-            followed, now = runs.get(row["run"] or ""), row["progress"]
-            if followed is not None and now is not None and now["run"] == row["run"] and now["at"] != followed.progress:
-                followed.progress = now["at"]
-                followed.queue.put(now)
+            now = row["progress"] or {"at": 0.0, "of": {}}
+            for run, progress in now["of"].items():
+                followed = runs.get(run)
+                if (
+                    followed is not None
+                    and now["at"] != followed.progress
+                    and claimed.get(run, ("",))[0] == row["worker"]
+                ):
+                    followed.progress = now["at"]
+                    followed.queue.put(progress)
         for run, (worker, claim) in claimed.items():
             followed = runs[run]
             if worker in alive or followed.lost == claim:

@@ -41,6 +41,7 @@ class Queued(base.Executor):
     """Offers runs to the workers of the sweep: those that a subclass starts, and any that join."""
 
     grows = True
+    stacks = True
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Queued(base.Executor):
         super().__init__(experiment, places, settings, say, config)
         self._stopped = threading.Event()
         self._follower: Follower | None = None
+        self._each = 1  # how many runs a worker does at once
 
     def open(self, resources: Resources, spool: Path) -> None:
         """Lets workers open what `resources` has prepared."""
@@ -60,7 +62,10 @@ class Queued(base.Executor):
         mark = secrets.token_hex(8)
         spool.mkdir(parents=True, exist_ok=True)
         write_atomically(spool / MARK, mark.encode())
-        resources.registry.open_to_workers(self._experiment.sweep, opening_of(self._experiment, mark))
+        content = opening_of(self._experiment, mark, resources.replicas)
+        resources.registry.open_to_workers(self._experiment.sweep, content)
+        self._each = max(resources.replicas.values(), default=1)
+        self.slots *= self._each
         self._follower = Follower(resources.registry, self._experiment.sweep, self)
 
     # ---- what a subclass may say of its workers; called from the follower's thread
@@ -72,7 +77,7 @@ class Queued(base.Executor):
         """
 
     def slots_for(self, workers: Sequence[Json]) -> int:
-        """How many runs may be under way: as many as there are workers that can do one."""
+        """How many workers can do runs; each does several where these are trained as one program."""
         return max(1, sum(bool(row["ready"]) for row in workers))
 
     def fate(self, worker: Json | None) -> str:
@@ -87,7 +92,7 @@ class Queued(base.Executor):
 
     def resized(self, workers: Sequence[Json]) -> None:
         """Tells the sweep how many runs may be under way now."""
-        slots = self.slots_for(workers)
+        slots = self.slots_for(workers) * self._each
         if slots != self.slots:
             self.slots = slots
             self.changed_slots(slots)
@@ -166,7 +171,7 @@ class Queued(base.Executor):
 
     def _stored(self, job: Job) -> RunOutcome:
         row = run_outcome(self._resources.registry, job.run)
-        return RunOutcome(RunState(row["state"]), row["value"], row["reason"])
+        return RunOutcome(RunState(row["state"]), row["value"], row["reason"], row["seconds"])
 
     # ---- its end
 
