@@ -10,7 +10,7 @@ from torch import nn
 from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import usual_gans
 from aigc_lab.benchmarks.shared.trainings import segments
-from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, NETWORKS, SIDE, Network
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, LOG_EVERY, NETWORKS, SIDE, Network
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.training.state import Precision, Replica
 
@@ -43,7 +43,7 @@ class Bound(Benchmark):
                 yield Case(
                     f"{network} 32×32, {said}",
                     "its bare arithmetic",
-                    run=segments([replica], steps, decay=0.0, precision=precision),
+                    run=segments([replica], steps, decay=0.0, precision=precision, every=LOG_EVERY),
                     beside=_arithmetic(network, setting.device, precision, channels_last, steps),
                     units=steps * BATCH,
                     unit="images",

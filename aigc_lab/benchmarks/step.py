@@ -26,7 +26,7 @@ class Step(Benchmark):
             yield Case(
                 f"{system} on {experiment}",
                 "the same step by hand",
-                run=trainings.segments([replica], steps, decay=decay, precision="fp32"),
+                run=trainings.segments([replica], steps, decay=decay, every=plan.training.log_every),
                 beside=bare(trainings.state_of(plan, setting.device), batches, decay, steps),
                 units=steps * plan.training.batch_size,
                 unit="samples",
