@@ -27,7 +27,7 @@ class Bound(Benchmark):
     torch's fused Adam. Latents and pictures never change, and no number is kept.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 150, "quick": 30, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 270, "quick": 30, "tiny": 2}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         real = usual_gans.real_images(setting.device)

@@ -23,7 +23,7 @@ class Peers(Benchmark):
     the contestant takes: its data are its own.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 120, "quick": 25, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 250, "quick": 45, "tiny": 2}
 
     def check(self, setting: Setting) -> None:
         if setting.peers is not None:
