@@ -10,7 +10,7 @@ from torch import nn
 from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import usual_gans
 from aigc_lab.benchmarks.shared.trainings import segments
-from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, NETWORKS, SIDE, Network
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, LOG_EVERY, NETWORKS, SIDE, Network
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.training.state import Precision, Replica
 
@@ -27,7 +27,7 @@ class Bound(Benchmark):
     torch's fused Adam. Latents and pictures never change, and no number is kept.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 150, "quick": 30, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 270, "quick": 30, "tiny": 2}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         real = usual_gans.real_images(setting.device)
@@ -43,7 +43,7 @@ class Bound(Benchmark):
                 yield Case(
                     f"{network} 32×32, {said}",
                     "its bare arithmetic",
-                    run=segments([replica], steps, decay=0.0, precision=precision),
+                    run=segments([replica], steps, decay=0.0, precision=precision, every=LOG_EVERY),
                     beside=_arithmetic(network, setting.device, precision, channels_last, steps),
                     units=steps * BATCH,
                     unit="images",

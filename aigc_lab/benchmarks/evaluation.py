@@ -36,7 +36,7 @@ class Evaluation(Benchmark):
                 [Replica(state, trainings.batches_of(plan, setting.device), 0)],
                 steps,
                 decay=plan.training.ema,
-                precision="fp32",
+                every=plan.training.log_every,
             )
 
             def evaluate(evaluator: Evaluator = evaluator, system: object = state.average) -> None:

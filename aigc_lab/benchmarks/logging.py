@@ -16,7 +16,7 @@ _EXPERIMENT, _SYSTEM = "digits-8x8", "dcgan"
 class Logging(Benchmark):
     """By the clock, since a disk is waited for. Only a part of the interval is trained, and scaled up."""
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 20, "quick": 4, "tiny": 1}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 15, "quick": 4, "tiny": 1}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         plan, steps = trainings.plan_of(_EXPERIMENT, _SYSTEM, setting.data_dir), _STEPS[setting.size]

@@ -6,7 +6,7 @@ from typing import ClassVar
 from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import contestants, usual_gans
 from aigc_lab.benchmarks.shared.trainings import segments
-from aigc_lab.benchmarks.shared.usual_gans import BATCH, NETWORKS, Network
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, LOG_EVERY, NETWORKS, Network
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.training.state import Precision, Replica
 
@@ -23,7 +23,7 @@ class Peers(Benchmark):
     the contestant takes: its data are its own.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 120, "quick": 25, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 250, "quick": 45, "tiny": 2}
 
     def check(self, setting: Setting) -> None:
         if setting.peers is not None:
@@ -50,7 +50,7 @@ class Peers(Benchmark):
                     yield Case(
                         f"{network} 32×32, {precision}{', channels last' * channels_last}",
                         each.name,
-                        run=segments([replica], steps, decay=0.0, precision=precision),
+                        run=segments([replica], steps, decay=0.0, precision=precision, every=LOG_EVERY),
                         beside=_repeated(step, steps),
                         units=steps * BATCH,
                         unit="images",

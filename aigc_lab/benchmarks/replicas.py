@@ -31,7 +31,7 @@ class Replicas(Benchmark):
     is not a matter of course.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 120, "quick": 10, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 85, "quick": 10, "tiny": 2}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         for system, widths in _WIDTHS[setting.size].items():

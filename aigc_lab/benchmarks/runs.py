@@ -20,7 +20,7 @@ class Runs(Benchmark):
     rounds' own runs come on top of the many and of the few.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 60, "quick": 15, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 10, "quick": 5, "tiny": 2}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         many, each = _MANY[setting.size], _EACH[setting.size]

@@ -18,7 +18,7 @@ _WEIGHTS = [(1 / n,) * n for n in (2, 3, 4, 5)]
 class SelfBleu(Benchmark):
     """On one thread; a device other than the processor changes nothing."""
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 20, "quick": 5, "tiny": 1}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 10, "quick": 5, "tiny": 1}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         count, few = _SENTENCES[setting.size], _NLTK[setting.size]

@@ -16,7 +16,7 @@ _ROUNDS: Mapping[Size, int] = {"full": 7, "quick": 3, "tiny": 2}
 class Step(Benchmark):
     """Systems of shipped experiments, at the batch, precision and moving average of their files."""
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 60, "quick": 8, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 80, "quick": 10, "tiny": 2}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         for experiment, system in _RACES:
@@ -26,7 +26,7 @@ class Step(Benchmark):
             yield Case(
                 f"{system} on {experiment}",
                 "the same step by hand",
-                run=trainings.segments([replica], steps, decay=decay, precision="fp32"),
+                run=trainings.segments([replica], steps, decay=decay, every=plan.training.log_every),
                 beside=bare(trainings.state_of(plan, setting.device), batches, decay, steps),
                 units=steps * plan.training.batch_size,
                 unit="samples",

@@ -31,7 +31,7 @@ _FORMAT = 1
 _FOLDER = "benchmarks"
 # What makes two results comparable, beside the machine.
 _ALIKE = ("size", "device", "threads")
-# Two cores at a load of so many times their number still say something by the clock.
+# Up to so many times the number of cores as load, what runs beside a measurement hardly changes its clock.
 _BUSY = 1.25
 
 
@@ -154,7 +154,7 @@ def busy_line(machine: Mapping[str, Any]) -> str:
     load, cores = machine["load"], machine["cores"]
     if load is None or load <= _BUSY * cores:
         return ""
-    return f"load {load:.1f} on {cores} cores, so figures by the clock say what is left of them; CPU time says more"
+    return f"load {load:.1f} on {cores} cores: figures by the clock depend on what else runs, ratios of CPU time hardly"
 
 
 def _measured(result: Json, name: str, benchmark: Benchmark, setting: Setting, show: Say) -> None:

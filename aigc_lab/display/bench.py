@@ -86,10 +86,10 @@ def _rate(row: Row, key: str) -> str:
 def _three(value: float) -> str:
     """Three digits, zeros included, or all of an integer part that is longer.
 
-    >>> _three(1.0), _three(0.02345), _three(123.4), _three(1234567.0)
-    ('1.00', '0.0234', '123', '1,234,567')
+    >>> _three(1.0), _three(0.02345), _three(99.96), _three(1234567.0)
+    ('1.00', '0.0234', '100', '1,234,567')
     """
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 _COLUMNS = (

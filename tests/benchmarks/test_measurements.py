@@ -12,12 +12,14 @@ import torch
 
 from aigc_lab import plugins
 from aigc_lab.benchmarks.base import Benchmark, Case, Clock, Says, Setting, Unmeasured
-from aigc_lab.benchmarks.shared import usual_gans
+from aigc_lab.benchmarks.shared import trainings, usual_gans
 from aigc_lab.benchmarks.shared.timing import Timing, take
 from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.registry.runs import list_runs
 from aigc_lab.registry.store import Registry
 from aigc_lab.text.bleu import self_bleu
+from aigc_lab.training.loop import train_one
+from aigc_lab.training.state import Replica
 
 NAMES = plugins.names("benchmarks")
 
@@ -78,6 +80,25 @@ def test_both_self_bleus_are_one(setting: Setting) -> None:
     ours = self_bleu(numbered(texts))
     theirs = np.array(nltk_scores([0, 17], [text.split() for text in texts]))
     assert np.stack([ours[n][[0, 17]] for n in (2, 3, 4, 5)], 1) == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("every", [None, 1, 2, 50])
+def test_a_segment_has_its_steps_and_goes_on(tmp_path: Path, every: int | None) -> None:
+    """Two segments of three steps come to the weights of one training of six, and log as often as they are to."""
+    plan = trainings.plan_of("ring", "point_gan", tmp_path, batch_size=8)
+    replica = Replica(trainings.state_of(plan, "cpu"), trainings.batches_of(plan, "cpu"), 0)
+    heard: list[int] = []
+    segment = trainings.segments([replica], 3, decay=0.5, every=every, told=lambda now: heard.append(now.step))
+    segment()
+    assert replica.state.step == 3
+    segment()
+    assert replica.state.step == 6
+    assert heard == {None: [3, 6], 1: [1, 2, 3, 4, 5, 6], 2: [2, 4, 6], 50: []}[every]
+    other = trainings.state_of(plan, "cpu")
+    for _ in train_one(other, trainings.batches_of(plan, "cpu"), seed=0, steps=6, every=6, decay=0.5, precision="fp32"):
+        pass
+    for one, two in ((replica.state.system, other.system), (replica.state.average, other.average)):
+        assert all(map(torch.equal, one.parameters(), two.parameters()))
 
 
 def test_runs_of_the_queue_end(setting: Setting) -> None:

@@ -161,6 +161,8 @@ def test_a_change_is_one_where_the_quartiles_do_not_meet() -> None:
     now = {"median": 2.0, "low": 1.9, "high": 2.1}
     row = {"says": "speed", "ratio": now, "before": {"at": "2026-12-01T10:00:00", "ratio": now}}
     assert before_text(row) == "2.00 × (1.90–2.10) on 2026-12-01: as before"
+    faster = {"median": 3.0, "low": 2.9, "high": 3.1}
+    assert before_text(row | {"ratio": faster}).endswith("on 2026-12-01: +50%")
     slower = {"median": 1.6, "low": 1.5, "high": 1.7}
     assert before_text(row | {"ratio": slower}).endswith("on 2026-12-01: -20%")
 

@@ -12,7 +12,7 @@ from aigc_lab.shape import Shape
 from aigc_lab.systems.base import System
 from aigc_lab.training.loop import Courses, train
 from aigc_lab.training.plain import Plain
-from aigc_lab.training.state import Precision, Progress, Replica, TrainingState
+from aigc_lab.training.state import Precision, Progress, Replica, Round, TrainingState
 
 # No training that is timed reaches it.
 _ENDLESS = 1 << 40
@@ -56,18 +56,31 @@ def segments(
     decay: float,
     precision: Precision = "fp32",
     course: Courses = Plain,
+    every: int | None = None,
     told: Callable[[Progress], object] = lambda progress: None,
 ) -> Callable[[], None]:
-    """A call that trains all replicas for so many steps more, by one training that goes on from call to call: what
-    begins a training is paid in the first. `told` hears of each replica's progress.
-    """
-    rounds = train(replicas, steps=_ENDLESS, every=steps, decay=decay, precision=precision, course=course)
+    """A call that trains all replicas for so many steps more. `told` hears of each replica's progress.
 
-    def segment() -> None:
-        # Replicas that take their steps in turn end an interval together.
-        for _, progress in next(rounds):
+    Scalars are collected `every` so many steps, wherever a segment ends. Without it a segment is an interval of one
+    training that goes on from call to call: what begins a training, such as stacking, is paid in the first.
+    """
+    how: dict[str, Any] = {"decay": decay, "precision": precision, "course": course}
+
+    def hear(ended: Round) -> None:
+        for _, progress in ended:
             if not isinstance(progress, Progress):
                 raise progress
             told(progress)
+
+    if every is None:
+        # Replicas that take their steps in turn end an interval together.
+        rounds = train(replicas, steps=_ENDLESS, every=steps, **how)
+        return lambda: hear(next(rounds))
+    state = replicas[0].state
+
+    def segment() -> None:
+        end = state.step + steps
+        for ended in train(replicas, steps=_ENDLESS, every=every, interrupted=lambda: state.step >= end, **how):
+            hear(ended)
 
     return segment

@@ -18,6 +18,8 @@ from aigc_lab.systems.shared.image_gan import PictureGAN
 from aigc_lab.training.state import TrainingState
 
 SIDE, LATENT, BATCH = 32, 100, 64
+#: steps from one log line to the next, of our trainer
+LOG_EVERY = 50
 Network = Literal["mlp", "dcgan"]
 NETWORKS: tuple[Network, ...] = ("mlp", "dcgan")
 
