@@ -44,16 +44,17 @@ class Bound(Benchmark):
                     f"{network} 32×32, {said}",
                     "its bare arithmetic",
                     run=segments([replica], steps, decay=0.0, precision=precision, every=LOG_EVERY),
-                    beside=_arithmetic(network, setting.device, precision, channels_last, steps),
+                    beside=arithmetic(network, setting.device, precision, channels_last, steps),
                     units=steps * BATCH,
                     unit="images",
                     rounds=_ROUNDS[setting.size],
                 )
 
 
-def _arithmetic(
+def arithmetic(
     network: Network, device: str, precision: Precision, channels_last: bool, steps: int
 ) -> Callable[[], None]:
+    """So many steps of the bare arithmetic of these networks, batch 64."""
     generator, critic = (net.to(device) for net in usual_gans.networks(network))
     if channels_last:
         generator, critic = (net.to(memory_format=torch.channels_last) for net in (generator, critic))

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from script_gan import ScriptGAN
-from torch import nn
-from usual_script import BATCH, LATENT, SIDE, Network, dataset, networks, steps_of
+from usual_script import dataset, prepare
 
+from aigc_lab.benchmarks.bound import arithmetic
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, SIDE, Network, UsualGAN
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
@@ -32,10 +32,9 @@ LOG_EVERY = 50
 Segment = Callable[[int], None]
 
 
-def script(name: Network, folder: Path | None) -> Segment:
-    with open(os.devnull, "w") as nowhere:
-        out = open(os.dup(nowhere.fileno()), "w", buffering=1)  # noqa: SIM115 -- as long as the script trains
-    steps = steps_of(name, dataset(folder), lambda line: print(line, file=out))
+def script(name: Network) -> Segment:
+    steps = prepare(name, BATCH, "cpu", 1)
+    assert steps is not None
     return lambda count: _advance(steps, count)
 
 
@@ -47,8 +46,8 @@ def _advance(steps: Iterator[None], count: int) -> None:
 def ours(name: Network, pictures: Images, precision: Precision, channels_last: bool, **knobs: Any) -> Segment:
     """The product's own loop, with as many steps more in each call."""
     state = TrainingState.fresh(
-        ScriptGAN,
-        ScriptGAN.Config(network=name, **{"one_pass": name == "mlp"} | knobs),
+        UsualGAN,
+        UsualGAN.Config(network=name, **{"share_fakes": True, "one_pass": name == "mlp"} | knobs),
         Shape(Modality.IMAGES, (1, SIDE, SIDE)),
         seed=0,
         batch_size=BATCH,
@@ -66,34 +65,11 @@ def ours(name: Network, pictures: Images, precision: Precision, channels_last: b
 
 
 def bound(name: Network, precision: Precision, channels_last: bool) -> Segment:
-    generator, critic = networks(name)
-    if channels_last:
-        generator, critic = (each.to(memory_format=torch.channels_last) for each in (generator, critic))
-    latents, real = torch.randn(BATCH, LATENT), torch.rand(BATCH, 1, SIDE, SIDE) * 2 - 1
-    weights = {net: list(net.parameters()) for net in (generator, critic)}
-    optimizers = {
-        net: torch.optim.Adam(owned, lr=2e-4, betas=(0.5, 0.999), fused=True) for net, owned in weights.items()
-    }
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-
-    def update(net: nn.Module, loss: torch.Tensor) -> None:
-        optimizers[net].zero_grad()
-        loss.backward(inputs=weights[net])  # type: ignore[no-untyped-call]
-        optimizers[net].step()
+    step = arithmetic(name, "cpu", precision, channels_last, 1)
 
     def segment(count: int) -> None:
         for _ in range(count):
-            with autocast:
-                made = generator(latents)
-                if name == "mlp":
-                    said, other = critic(torch.cat([real, made.detach().float()])).chunk(2)
-                else:
-                    said, other = critic(real), critic(made.detach())
-                loss = F.softplus(-said.float()).mean() + F.softplus(other.float()).mean()
-            update(critic, loss)
-            with autocast:
-                loss = F.softplus(-critic(made).float()).mean()
-            update(generator, loss)
+            step()
 
     return segment
 
@@ -120,7 +96,7 @@ def main() -> None:
     folder = None if named is None else Path(named)
     pictures, clock = pictures_of(folder), time.perf_counter if options.wall else time.process_time
     for name in options.networks:
-        segments = {"the usual script": script(name, folder)}
+        segments = {"the usual script": script(name)}
         for precision, layout in (("fp32", False), ("fp32", True), ("bf16", True)):
             said = f"{precision}{', channels last' * layout}"
             segments[f"ours, {said}"] = ours(name, pictures, precision, layout)  # type: ignore[arg-type]

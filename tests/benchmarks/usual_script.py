@@ -2,58 +2,24 @@
 
 MNIST at 32×32 through a `DataLoader` and PIL transforms, one at a time in the training process; plain
 `torch.optim.Adam`; sigmoid and binary cross-entropy; the generator is updated first, and its fakes serve the critic's
-update too; losses cross to the host and are printed at each step. The networks are built here for all who are compared.
+update too; losses cross to the host and are printed at each step. It trains the networks that ours trains.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets, transforms
 
-SIDE, LATENT, BATCH = 32, 100, 64
-Network = Literal["mlp", "dcgan"]
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, NETWORKS, SIDE, Network, networks
 
-
-def networks(name: Network) -> tuple[nn.Module, nn.Module]:
-    """Generator [N, 100] -> [N, 1, 32, 32] in [−1, 1], and critic [N, 1, 32, 32] -> logits [N, 1]."""
-    return _mlp() if name == "mlp" else _dcgan()
-
-
-def _mlp() -> tuple[nn.Module, nn.Module]:
-    pixels = SIDE * SIDE
-    made: list[nn.Module] = [nn.Linear(LATENT, 128), nn.LeakyReLU(0.2)]
-    for inputs in (128, 256, 512):
-        # The scripts write BatchNorm1d(n, 0.8): a momentum was meant, and it is ε.
-        made += [nn.Linear(inputs, 2 * inputs), nn.BatchNorm1d(2 * inputs, 0.8), nn.LeakyReLU(0.2)]
-    generator = nn.Sequential(*made, nn.Linear(1024, pixels), nn.Tanh(), nn.Unflatten(1, (1, SIDE, SIDE)))
-    first = [nn.Flatten(), nn.Linear(pixels, 512), nn.LeakyReLU(0.2)]
-    return generator, nn.Sequential(*first, nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
-
-
-def _dcgan() -> tuple[nn.Module, nn.Module]:
-    side = SIDE // 4
-    made: list[nn.Module] = [nn.Linear(LATENT, 128 * side**2), nn.Unflatten(1, (128, side, side)), nn.BatchNorm2d(128)]
-    for outputs in (128, 64):
-        made += [nn.Upsample(scale_factor=2), nn.Conv2d(128, outputs, 3, padding=1)]
-        made += [nn.BatchNorm2d(outputs, 0.8), nn.LeakyReLU(0.2, inplace=True)]
-    generator = nn.Sequential(*made, nn.Conv2d(64, 1, 3, padding=1), nn.Tanh())
-    seen: list[nn.Module] = []
-    for inputs, outputs in ((1, 16), (16, 32), (32, 64), (64, 128)):
-        seen += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.LeakyReLU(0.2, inplace=True), nn.Dropout2d(0.25)]
-        if inputs > 1:
-            seen.append(nn.BatchNorm2d(outputs, 0.8))
-    critic = nn.Sequential(*seen, nn.Flatten(), nn.Linear(128 * (SIDE // 16) ** 2, 1))
-    for part in (*generator.modules(), *critic.modules()):
-        if isinstance(part, nn.Conv2d):
-            nn.init.normal_(part.weight, 0.0, 0.02)
-        elif isinstance(part, nn.BatchNorm2d):
-            nn.init.normal_(part.weight, 1.0, 0.02)
-    return generator, critic
+#: the name of the contestant of `aigc-lab bench --peers tests/benchmarks`
+NAME = "the usual script"
 
 
 class Noise28(Dataset[Any]):
@@ -110,12 +76,22 @@ def steps_of(name: Network, pictures: Dataset[Any], say: Any = print) -> Iterato
         epoch += 1
 
 
-def main() -> None:
-    import os
+def _folder() -> Path | None:
+    named = os.environ.get("AIGC_LAB_DATA_DIR")
+    return None if named is None else Path(named)
 
-    folder = os.environ.get("AIGC_LAB_DATA_DIR")
+
+def prepare(network: str, batch_size: int, device: str, threads: int) -> Iterator[None] | None:
+    """Its steps, which print as in a terminal that nobody reads; None for what it does not train."""
+    if network not in NETWORKS or (batch_size, device) != (BATCH, "cpu"):
+        return None
+    out = open(os.devnull, "w", buffering=1)  # noqa: SIM115 -- as long as it trains
+    return steps_of(network, dataset(_folder()), lambda line: print(line, file=out))
+
+
+def main() -> None:
     name: Any = sys.argv[1] if len(sys.argv) > 1 else "mlp"
-    for _ in steps_of(name, dataset(None if folder is None else Path(folder))):
+    for _ in steps_of(name, dataset(_folder())):
         pass
 
 

@@ -1,6 +1,5 @@
 """What is trained to be timed: the systems of shipped experiments, as their files say, in segments of so many steps."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import load_experiment
-from aigc_lab.shape import Shape
-from aigc_lab.systems.base import System
 from aigc_lab.training.loop import Courses, train
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.state import Precision, Progress, Replica, Round, TrainingState
@@ -27,7 +24,7 @@ def plan_of(experiment: str, system: str, data_dir: Path, **training: object) ->
 
 def state_of(plan: Configuration, device: str, *, seed: int = 0, config: Any = None) -> TrainingState:
     """A fresh state of a plan; `config` takes the place of the system's."""
-    return fresh(
+    return TrainingState.fresh(
         plan.system_class,
         plan.system_config if config is None else config,
         plan.dataset.shape,
@@ -36,13 +33,6 @@ def state_of(plan: Configuration, device: str, *, seed: int = 0, config: Any = N
         device=device,
         averaged=plan.training.ema > 0,
     )
-
-
-def fresh(kind: type[System], config: Any, shape: Shape, *, averaged: bool, **options: Any) -> TrainingState:
-    """A fresh state, without a moving average where none is trained and states can be without."""
-    if "averaged" in inspect.signature(TrainingState.fresh).parameters:
-        options["averaged"] = averaged
-    return TrainingState.fresh(kind, config, shape, **options)
 
 
 def batches_of(plan: Configuration, device: str, seed: int = 0) -> Batches:

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from aigc_lab.benchmarks.shared.trainings import fresh
 from aigc_lab.config import Width
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
@@ -54,13 +53,11 @@ class UsualGAN(PictureGAN):
 
 def state_of(network: Network, device: str, *, channels_last: bool = False) -> TrainingState:
     """A fresh state without a moving average. As in the script, fakes serve both updates, and a critic without batch
-    statistics judges real and made samples at once, where the configuration of GANs can say so.
+    statistics judges real and made samples at once.
     """
-    wanted = {"share_fakes": True, "one_pass": network == "mlp"}
-    known = {key: value for key, value in wanted.items() if key in UsualGAN.Config.model_fields}
-    return fresh(
+    return TrainingState.fresh(
         UsualGAN,
-        UsualGAN.Config(network=network, **known),
+        UsualGAN.Config(network=network, share_fakes=True, one_pass=network == "mlp"),
         Shape(Modality.IMAGES, (1, SIDE, SIDE)),
         seed=0,
         batch_size=BATCH,
