@@ -23,9 +23,12 @@ class BatchedLayers(TorchFunctionMode):
 
 
 def _of_replicas(value: Any) -> bool:
-    """Whether a value is a tensor of each replica, and no function of it is being differentiated within the `vmap`."""
+    """Whether a value is a tensor of each replica, and no function, of it or not, is being differentiated within the
+    `vmap`: what is then computed of unwrapped tensors would belong to that.
+    """
     batched = isinstance(value, Tensor) and _functorch.is_batchedtensor(value)
-    return batched and _functorch.maybe_get_bdim(value) == 0
+    innermost = batched and _functorch.maybe_get_level(value) == _functorch.maybe_current_level()
+    return innermost and _functorch.maybe_get_bdim(value) == 0
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

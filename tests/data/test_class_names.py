@@ -62,7 +62,7 @@ def test_a_system_knows_names_that_only_its_dataset_says(
             return names
 
     dataset = Poles(Poles.Config(modes=2, points=50), tmp_path)
-    training = SimpleNamespace(batch_size=8, channels_last=False)
+    training = SimpleNamespace(batch_size=8, channels_last=False, ema=0.9)
     plan = SimpleNamespace(
         system_class=PointGAN,
         system_config=PointGAN.Config(hidden=4, conditional="concat"),

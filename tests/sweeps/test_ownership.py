@@ -59,7 +59,7 @@ WRITES = {
 READS = {
     *("verify", "status", "runs", "show", "compare", "report", "models", "list", "check", "init", "doctor", "ui"),
     *("sample", "evaluate", "export", "judge collapse", "judge stability", "judge seeds", "plot"),
-    *("cache list", "cache verify", "cache clear"),
+    *("cache list", "cache verify", "cache clear", "bench"),
 }
 
 
