@@ -256,7 +256,8 @@ def case_of(kind: type[Executor], options: Mapping[str, Any] | None = None) -> I
     """Context with the case of an executor with these options; the user's own stores are out of its reach."""
     before = {name: os.environ.pop(name) for name in _STORES if name in os.environ}
     try:
-        with tempfile.TemporaryDirectory(prefix="aigc-lab-check-") as folder:
+        # What an executor has left running may still write there.
+        with tempfile.TemporaryDirectory(prefix="aigc-lab-check-", ignore_cleanup_errors=True) as folder:
             case = Case(kind, Path(folder), options or {})
             try:
                 yield case
