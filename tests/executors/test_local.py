@@ -66,6 +66,23 @@ def test_the_follower_shows_once_what_had_become_of_one_that_was_killed(monkeypa
     assert seen == [[row(1, ready=True)], []]
 
 
+def test_one_that_was_ready_makes_good_for_one_that_was_not(killed: tuple[local.Local, list[int]]) -> None:
+    executor, pids = killed
+    for ready in (False, True, False, True, False):
+        executor.watch([row(pids[-1], ready=ready)])
+    assert len(pids) == 6
+
+
+def test_how_one_ended_is_known_when_its_last_thread_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process counts as dead while threads of it still end, and until then it cannot be waited for."""
+    ended: list[int] = []
+    process = SimpleNamespace(pid=7, poll=lambda: ended[0] if ended else None, wait=lambda seconds: ended.append(-9))
+    monkeypatch.setattr(worker_process, "start", lambda *_, **__: process)
+    experiment = load_experiment(RING, data_dir=tmp_path)
+    executor = local.Local(experiment, [Place("cpu", 1)], Settings.load(tmp_path), lambda text: None)
+    assert "SIGKILL" in executor.fate(row(7, ready=True))
+
+
 def test_one_that_is_never_ready_ends_the_sweep(killed: tuple[local.Local, list[int]]) -> None:
     executor, pids = killed
     executor.watch([row(pids[-1], ready=False)])
