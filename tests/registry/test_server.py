@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 from aigc_lab.errors import UsageError
 from aigc_lab.host import signals
 from aigc_lab.host.processes import Process
-from aigc_lab.registry import liveness, statements
+from aigc_lab.registry import engine, liveness, statements
 from aigc_lab.registry.engine import CONNECTIONS
 from aigc_lab.registry.run_lifecycle import LEASE, Outdated
 from aigc_lab.registry.store import Registry
@@ -151,3 +151,16 @@ def test_who_was_taken_for_lost_stops_and_says_so(registry: Registry) -> None:
     assert registry.waiting(sweep) == 1
     with pytest.raises(UsageError, match="is being run by process 1 on elsewhere"):
         supervision.supervised(registry, sweep).__enter__()
+
+
+def test_a_connection_that_has_rested_is_tried_before_it_is_used(
+    registry: Registry, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of what is repeated: the server has been restarted meanwhile, and is there."""
+    monkeypatch.setattr(engine, "_REST", 0.0)
+    with registry.read() as connection:
+        connection.scalar(text("SELECT 1"))
+    postgres.stop()
+    postgres.start()
+    with registry.read() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1

@@ -19,6 +19,7 @@ from aigc_lab.systems.dcgan import DCGAN
 from aigc_lab.systems.dirac import DiracGAN
 from aigc_lab.systems.infogan import InfoGAN
 from aigc_lab.systems.point_gan import PointGAN
+from aigc_lab.systems.shared.fakes import Fakes
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.state import TrainingState
 
@@ -207,3 +208,11 @@ def test_a_game_whose_generator_moves_first_has_no_fakes_to_share() -> None:
         DiracGAN(DiracGAN.Config(share_fakes=True), Shape(Modality.POINTS, (1,)))
     with pytest.raises(ValidationError):
         PointGAN.Config(share_fakes="some")
+
+
+def test_fakes_are_taken_once_and_for_their_own_latents() -> None:
+    fakes, latents, made = Fakes(), torch.zeros(2), torch.ones(2)
+    fakes.keep(latents, made)
+    assert fakes.take(torch.zeros(2)) is None
+    assert fakes.take(latents) is made
+    assert fakes.take(latents) is None
