@@ -7,6 +7,7 @@ from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import trainings
 from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.host import capacity
+from aigc_lab.training.captured import SETTLED
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.stacked import Stacked
 from aigc_lab.training.state import Replica, TrainingState
@@ -18,9 +19,9 @@ _WIDTHS: Mapping[Size, Mapping[str, Sequence[int]]] = {
     "tiny": {"point_gan": (2,)},
 }
 _EXPERIMENTS = {"point_gan": "ring", "dcgan": "digits-8x8"}
-# Steps of one replica in a call, of all together.
-_TOGETHER: Mapping[Size, int] = {"full": 128, "quick": 32, "tiny": 2}
-_FEWEST = 2
+# Steps of one replica in a call, of all together; more than after which it is settled how they are computed.
+_TOGETHER: Mapping[Size, int] = {"full": 512, "quick": 128, "tiny": 2}
+_FEWEST: Mapping[Size, int] = {"full": SETTLED + 1, "quick": SETTLED + 1, "tiny": 2}
 _ROUNDS: Mapping[Size, int] = {"full": 5, "quick": 3, "tiny": 2}
 # Copies of a replica's weights at most: its own, its average's, its optimiser's two, gradients, stacked and not.
 _COPIES = 12
@@ -41,7 +42,7 @@ class Replicas(Benchmark):
                 if (reason := _too_large(plan, setting.device, width)) is not None:
                     yield Unmeasured(name, reason)
                     continue
-                steps = max(_TOGETHER[setting.size] // width, _FEWEST)
+                steps = max(_TOGETHER[setting.size] // width, _FEWEST[setting.size])
                 alone, together = (
                     trainings.segments(
                         _replicas(plan, setting.device, width),

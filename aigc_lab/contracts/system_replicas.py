@@ -8,7 +8,7 @@ from aigc_lab.contracts.system_case import Case, copied, drawn, listed
 from aigc_lab.contracts.system_losses import a_loss_is_a_function_of_its_arguments, a_step_asks_the_device_for_no_number
 from aigc_lab.samples import Samples
 from aigc_lab.training.optimizers import trained
-from aigc_lab.training.stack import Stack
+from aigc_lab.training.stack import Stack, together
 from aigc_lab.training.state import TrainingState
 
 REPLICAS: Contracts[Case] = Contracts()
@@ -42,14 +42,14 @@ def _off(case: Case, index: int, seeds: tuple[int, int]) -> str | None:
         state.system.load_state_dict(weights)
     try:
         stack = Stack(states)
-        totals = stack.loss(index, batches, draws).total
+        totals = stack.loss(index, batches[0], *together(batches, draws), stack.step).total
         leaves = trained(stack.phases[index])
-        together = [totals, *torch.autograd.grad(totals.sum(), leaves, allow_unused=True), *stack.system.buffers()]
+        of_stack = [totals, *torch.autograd.grad(totals.sum(), leaves, allow_unused=True), *stack.system.buffers()]
     except Exception as error:
         remedy = "no .item() and no if on tensors, or declare unstackable = 'why'"
         raise Broken(f"phase {name}: {say(error)[:160]}; {remedy}") from error
     for replica, tensors in enumerate(alone):
-        for one, two in [(a, b[replica]) for a, b in zip(tensors, together, strict=True) if a is not None]:
+        for one, two in [(a, b[replica]) for a, b in zip(tensors, of_stack, strict=True) if a is not None]:
             size, off = one.abs().max().item(), (one - two).abs().max().item()
             if not off <= _STACKED * size + 1e-6:
                 return f"{off:.3g} off {size:.3g}"

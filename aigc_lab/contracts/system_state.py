@@ -8,10 +8,12 @@ from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.contracts.system_case import Case, differing, listed, same, temporary_folder
 from aigc_lab.contracts.system_losses import a_loss_is_a_function_of_its_arguments
 from aigc_lab.contracts.system_samples import more_samples_of_one_key_begin_with_the_same
+from aigc_lab.training.captured import as_ever
 from aigc_lab.training.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.training.state import TrainingState
 
 STATE: Contracts[Case] = Contracts()
+_CAPTURE = "keep what changes from step to step in registered buffers, or declare uncapturable = 'why'"
 
 
 @STATE.add(a_loss_is_a_function_of_its_arguments)
@@ -60,6 +62,22 @@ def a_restored_run_goes_on_as_if_never_stopped(case: Case) -> None:
             continue
         for index, key in itertools.product(theirs, next(iter(theirs.values()))):
             assert torch.equal(ours[index][key], theirs[index][key])
+
+
+@STATE.add(a_seed_decides_the_weights_to_the_bit)
+def its_steps_as_a_program_give_their_bits(case: Case) -> None:
+    """Steps that repeat the same operations are run without Python between them: what Python alone keeps is lost."""
+    if case.fresh().system.uncapturable is not None:
+        return
+    with as_ever():
+        plain = case.fresh(seed=3)
+        curve = [progress.scalars for progress in case.run(plain, 7, seed=3, every=7)]
+    programs = case.fresh(seed=3)
+    again = [progress.scalars for progress in case.run(programs, 7, seed=3, every=7)]
+    if other := differing(plain.system.state_dict(), programs.system.state_dict()):
+        raise Broken(f"after seven steps {listed(other)} differ; {_CAPTURE}")
+    if other := [name for one, two in zip(curve, again, strict=True) for name in one if one[name] != two[name]]:
+        raise Broken(f"{listed(other)} of seven steps differ; {_CAPTURE}")
 
 
 @STATE.add(more_samples_of_one_key_begin_with_the_same, a_seed_decides_the_weights_to_the_bit)

@@ -31,6 +31,7 @@ from aigc_lab.host.files import write_atomically
 from aigc_lab.runs.alike import likeness, unstackable
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.estimate import default_plans
+from aigc_lab.training.captured import SETTLED
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
 from aigc_lab.training.plain import Plain
@@ -202,7 +203,7 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
     with plugins.blamed(plan.system_class):
         pair = _fresh(plan, place.device, 2)
         alone = _timed(plan, pair[:1], Plain, 3)
-    steps = max(3, min(50, int(_TIMED / alone)))
+    steps = max(3, min(400, int(_TIMED / alone)))
     try:
         if reason := _difference(plan, place.device):
             return Timing(reason=reason)
@@ -256,16 +257,18 @@ def _rounds(plan: Configuration, replicas: Sequence[Replica], course: type[Cours
 def _timed(
     plan: Configuration, replicas: Sequence[Replica], course: type[Course], steps: int, rounds: int = 3
 ) -> float:
-    """Seconds of a step of one replica, the least of some rounds after one that warms up."""
+    """Seconds of a step of one replica, the least of some rounds after those in which it settles how it is computed."""
     clock = _clock(next(replicas[0].state.system.parameters()).device.type)
     for replica in replicas:
         replica.state.step = 0  # as each timing begins, so that rounds end at multiples of their steps
+    # Of a long step next to nothing is saved as a program.
+    first = math.ceil(SETTLED / steps) if steps > 3 else 1
     seconds, began = [], clock()
-    for _ in _rounds(plan, replicas, course, steps, rounds + 1):
+    for _ in _rounds(plan, replicas, course, steps, first + rounds):
         now = clock()
         seconds.append((now - began) / steps / len(replicas))
         began = clock()
-    return min(seconds[1:] or seconds)
+    return min(seconds[first:] or seconds)
 
 
 def _difference(plan: Configuration, device: str) -> str | None:

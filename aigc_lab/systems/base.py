@@ -267,6 +267,9 @@ class System(nn.Module, ABC):
     #: why a run of it cannot be trained by several processes, each with a part of the batch (`training.devices`); None
     #: when it can: its losses are means over samples, or take what is no mean by `aigc_lab.nets.joined`
     unparallel: str | None = None
+    #: why its steps cannot be run as a program of recorded operations; None when they can: what changes between two
+    #: steps lies in registered tensors, and a loss does nothing that Python would have to repeat
+    uncapturable: str | None = None
     #: the plugins that its configuration names, by key (`penalty`): the code of those that are users' files is stored
     #: beside its weights
     named: Mapping[str, type] = MappingProxyType({})

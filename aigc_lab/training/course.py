@@ -1,13 +1,15 @@
 """Courses, by which the loop trains: replicas at one step that take their steps as one program.
 
-`plain` is a course of one replica, `stacked` one of many. Another way to compute a step (captured, distributed) is
-another subclass in its own file, which `train` is given by its class.
+`plain` is a course of one replica, `stacked` one of many. Another way to compute a step is another subclass in its own
+file, which `train` is given by its class. Whatever the course, steps that repeat the same operations are run as a
+program (`captured`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,12 +17,29 @@ from torch import Tensor
 from aigc_lab import noise
 from aigc_lab.noise import Noise
 from aigc_lab.samples import Samples
-from aigc_lab.systems.base import Loss, Phase
+from aigc_lab.systems.base import Loss, Phase, System
 from aigc_lab.training.averages import MovingAverage
-from aigc_lab.training.recorder import Diverged
+from aigc_lab.training.captured import Programs
+from aigc_lab.training.recorder import Columns, Diverged
 from aigc_lab.training.state import Precision, Replica
 
 Gradients = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a loss is computed of: the batch's values and labels, of one replica or [R, …] of several, and its noise.
+    `batch` is the batch, or one like those of all.
+    """
+
+    batch: Samples
+    values: Tensor
+    labels: Tensor | None
+    draws: Noise
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in order."""
+        return [self.values, *([] if self.labels is None else [self.labels]), *self.draws.values()]
 
 
 class Course(ABC):
@@ -29,6 +48,9 @@ class Course(ABC):
     A subclass differentiates a phase (`_differentiate`) and updates what the phase trains (`_update`), or overrides
     `step`.
     """
+
+    #: the dimensions of a number of a step before its own: none of one replica, R of several
+    _leading: tuple[int, ...] = ()
 
     def __init__(
         self, replicas: Sequence[Replica], phases: Sequence[Phase], average: MovingAverage, precision: Precision
@@ -42,10 +64,36 @@ class Course(ABC):
         self._latest: dict[tuple[int, int], tuple[int, Samples, Noise]] = {}
         self._batches_per_step = max(phase.repeat for phase in phases)
         self._average = average
+        #: what the losses of this step are given, by phase and turn
+        self._given: dict[tuple[int, int], Given] = {}
+        #: of what this step recorded so far: the phases, and the names of `Recorder.columns`; the numbers
+        self._recorded: list[tuple[int, tuple[str, ...], tuple[str, ...], bool]] = []
+        self._columns: list[Tensor] = []
+        #: the columns of each kind of step
+        self._kinds: dict[object, Columns] = {}
         #: numbers of the phases whose gradients are measured in this step
         self._measured: set[int] = set()
         self._device = next(self.replicas[0].state.system.parameters()).device
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
+        system = self._system()
+        self._programs = Programs(system, self._device, self._changing, system.uncapturable)
+
+    @abstractmethod
+    def _system(self) -> System:
+        """The system whose weights are trained: the replica's own, or that which holds those of all."""
+
+    @abstractmethod
+    def _optimizers_used(self) -> Sequence[torch.optim.Optimizer]:
+        """The optimisers that a step calls."""
+
+    def _changing(self) -> list[Tensor]:
+        """All tensors that a step may change, apart from the average."""
+        system = self._system()
+        memory = (
+            each for used in self._optimizers_used() for of_one in used.state.values() for each in of_one.values()
+        )
+        tensors = [*system.parameters(), *system.buffers(), *(each for each in memory if isinstance(each, Tensor))]
+        return [each.detach() for each in {id(each): each for each in tensors}.values()]
 
     @classmethod
     @abstractmethod
@@ -62,34 +110,78 @@ class Course(ABC):
         last the average is updated. In an interval that ends after `end` steps, gradients are measured in the last step
         of each phase; without it in none.
         """
-        present = [number for number, phase in enumerate(self._phases) if phase.runs(self.at)]
+        present = tuple(number for number, phase in enumerate(self._phases) if phase.runs(self.at))
         self._measured = {n for n in present if end is not None and self._phases[n].last_before(end) == self.at}
-        for turn in self._turns:
-            running = [number for number in turn if number in present]
-            for repeat in range(self._phases[turn[0]].repeat):
+        order = [
+            [(number, repeat) for number in turn if number in present]
+            for turn in self._turns
+            for repeat in range(self._phases[turn[0]].repeat)
+        ]
+        # All batches and noise first: what follows is a function of them and of what lies in the weights' memory.
+        self._given = {each: self._given_to(*each) for together in order for each in together}
+        kind, inputs = (
+            (present, frozenset(self._measured)),
+            [t for given in self._given.values() for t in given.tensors()],
+        )
+
+        def compute(step: Any) -> Tensor:
+            self._recorded, self._columns = [], []
+            for together in order:
                 # The phases of a turn are differentiated at the same point, before any of them is updated.
-                differentiated = [(number, *self._differentiate(number, repeat)) for number in running]
+                differentiated = [(each[0], *self._differentiate(*each, step)) for each in together]
                 for number, loss, gradients in differentiated:
-                    self._update(number, loss, gradients)
+                    self._update(number, loss, gradients, step)
+                    self._note(number, loss, gradients if number in self._measured else None)
+            with torch.no_grad():
+                return self._rows()
+
+        rows = self._programs.step(kind, inputs, self.at, compute) if present else compute(self.at)
+        if kind not in self._kinds:
+            first = self.replicas[0].state
+            self._kinds[kind] = first.recorder.columns(
+                [(first.phases[number], dynamics, parts, norms) for number, dynamics, parts, norms in self._recorded]
+            )
         self._average.update(self.at)
-        self._end_rows()
+        self._end_rows(self._kinds[kind], rows)
+        self._given = {}
         for replica in self.replicas:
             replica.state.step += 1
 
     @abstractmethod
-    def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
-        """Loss of phase `number`, and the gradients of the parameters that it trains."""
+    def _given_to(self, number: int, repeat: int) -> Given:
+        """What the loss of phase `number` is computed of, in this turn."""
 
     @abstractmethod
-    def _update(self, number: int, loss: Loss, gradients: Gradients) -> None:
-        """Updates the parameters that phase `number` trains, calls `after`, and records the loss, with the gradients
-        where they are measured.
+    def _differentiate(self, number: int, repeat: int, step: int) -> tuple[Loss, Gradients]:
+        """Loss of phase `number`, of what it is given in this turn, and the gradients of the parameters that it trains.
+        `step` is handed to the loss, and not read.
         """
 
-    def _end_rows(self) -> None:
-        """Completes the recorded row of the step, of each replica."""
-        for replica in self.replicas:
-            replica.state.recorder.end_step()
+    @abstractmethod
+    def _update(self, number: int, loss: Loss, gradients: Gradients, step: int) -> None:
+        """Updates the parameters that phase `number` trains, and calls `after` with `step`."""
+
+    def _note(self, number: int, loss: Loss, gradients: Gradients | None) -> None:
+        """Adds a loss to the row of the step, with the norms of its gradients if they are given."""
+        self._recorded.append((number, tuple(loss.dynamics), tuple(loss.parts), gradients is not None))
+        self._columns += [*loss.dynamics.values(), *loss.parts.values(), loss.total]
+        if gradients is not None:
+            self._columns += self._norms(gradients)
+
+    @abstractmethod
+    def _norms(self, gradients: Gradients) -> Sequence[Tensor]:
+        """The norm of each gradient."""
+
+    def _rows(self) -> Tensor:
+        """The row of the step [columns], or [R, columns] of several replicas."""
+        if not self._columns:
+            return torch.zeros(*self._leading, 0, device=self._device)
+        # Of several types the widest holds each exactly.
+        return torch.stack(self._columns, -1).float()
+
+    @abstractmethod
+    def _end_rows(self, columns: Columns, rows: Tensor) -> None:
+        """Gives each replica its row."""
 
     def _inputs(self, replica: Replica, number: int, repeat: int) -> tuple[Samples, Noise]:
         """Batch and noise of a loss, functions of the replica's seed and step alone. What a phase shares with another
@@ -139,6 +231,7 @@ class Course(ABC):
         """Puts the systems in training mode, which scoring and sampling may have left."""
         for replica in self.replicas:
             replica.state.system.train()
+        self._programs.resume()
 
     def collect(self) -> list[tuple[Replica, Mapping[str, float] | Diverged]]:
         """Scalars of each replica over the interval that ends here; waits for the device. A replica that diverged is no

@@ -33,6 +33,7 @@ class Parallel(Plain):
     def __init__(self, replica: Replica, decay: float, precision: Precision, group: ProcessGroup) -> None:
         super().__init__(replica, decay, precision)
         state = replica.state
+        self._programs.reason = "processes meet in a step"
         self._group = group
         self._cuts = parts.cuts(state.system, state.batch_size, group.size)
         self._verified: set[int] = set()
@@ -43,10 +44,10 @@ class Parallel(Plain):
         with joined.parts(self._group.parts):
             super().step(end)
 
-    def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
+    def _differentiate(self, number: int, repeat: int, step: int) -> tuple[Loss, Gradients]:
         if number not in self._verified:
             self._verify(number, repeat)
-        loss, gradients = super()._differentiate(number, repeat)
+        loss, gradients = super()._differentiate(number, repeat, step)
         scalars = {"": loss.total, **loss.parts}
         means = parts.averaged([*scalars.values(), *loss.dynamics.values(), *gradients], self._group.parts)
         total, *others = means[: len(scalars)]

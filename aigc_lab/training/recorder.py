@@ -1,7 +1,7 @@
 """Scalars of the steps of an interval: losses and dynamics of each, gradient norms of the last, kept on the device."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
@@ -28,24 +28,33 @@ class Diverged(ArithmeticError):
         self.tensor = tensor
 
 
-@dataclass
-class _Table:
-    """Rows of neighbouring steps in which the same phases ran and were measured: `ran`, by name, as often as they
-    repeat.
+#: what was recorded of a phase: itself, the names of its dynamics and of its loss's parts, and whether its gradients
+#: were measured
+Recorded = tuple[Phase, tuple[str, ...], tuple[str, ...], bool]
 
-    `names` are those of the columns; `norms` are the columns of a phase's gradient norms, by the scalar that they give,
-    where they were measured.
+
+@dataclass(frozen=True)
+class Columns:
+    """What the numbers of a row are. `ran` are the phases, by name, as often as they repeat; `names` those of the
+    columns; `norms` the columns of a phase's gradient norms, by the scalar that they give, where they were measured.
     """
 
     ran: list[str] | None
     names: list[str]
     norms: dict[str, list[int]]
-    rows: list[Tensor]
 
     @property
     def scalars(self) -> list[int]:
         """The columns that are no norms."""
         return [column for column, name in enumerate(self.names) if not name.startswith(_GRADIENT)]
+
+
+@dataclass
+class _Table:
+    """Rows of neighbouring steps in which the same phases ran and were measured."""
+
+    columns: Columns
+    rows: list[Tensor]
 
 
 class Recorder:
@@ -63,66 +72,35 @@ class Recorder:
         self._of = {id(parameter): name for name, parameter in system.named_parameters()}
         self._optimizers = optimizers
         self._tables: list[_Table] = []
-        self._row: list[Tensor] = []
-        self._recorded: list[tuple[Phase, list[str], list[str], bool]] = []
 
-    @torch.no_grad()
-    def record(
-        self,
-        phase: Phase,
-        total: Tensor,
-        parts: Mapping[str, Tensor],
-        dynamics: Mapping[str, Tensor],
-        gradients: tuple[Tensor, ...] | None,
-    ) -> None:
-        """Adds the scalars of a phase to the row of the current step, with the norms of its gradients if they are
-        given.
-        """
-        self.announce(phase, parts, dynamics, measured=gradients is not None)
-        self._row += [*dynamics.values(), *parts.values(), total]
-        if gradients is not None:
-            self._row += torch._foreach_norm(gradients)  # noqa: SLF001
-
-    def announce(self, phase: Phase, parts: Iterable[str], dynamics: Iterable[str], *, measured: bool) -> None:
-        """Adds the names of a phase's scalars alone, with its gradients' if they are `measured`: the whole row comes
-        with the end of the step.
-        """
-        self._recorded.append((phase, list(dynamics), list(parts), measured))
-
-    @torch.no_grad()
-    def end_step(self, row: Tensor | None = None) -> None:
-        """Completes the row of the current step; `row` holds its numbers [columns] where only names were added."""
-        ran = [phase.name for phase, *_ in self._recorded]
-        norms = list(dict.fromkeys(_norm_of(phase.name) for phase, *_, measured in self._recorded if measured))
-        last = self._tables[-1] if self._tables else None
-        if last is None or last.ran != ran or list(last.norms) != norms:
-            self._tables.append(_Table(ran, *self._columns(), []))
-        # Of several types the widest holds each exactly.
-        if row is None:
-            row = torch.stack(self._row).float() if self._row else torch.zeros(0, device=self._device)
-        self._tables[-1].rows.append(row)
-        self._row, self._recorded = [], []
-
-    def _columns(self) -> tuple[list[str], dict[str, list[int]]]:
-        """Names of the columns of the current row, and which of them are the gradient norms of each phase."""
+    def columns(self, recorded: Sequence[Recorded]) -> Columns:
+        """The columns of a step in which these were recorded, in this order."""
         names: list[str] = []
         norms: dict[str, list[int]] = {}
-        for phase, dynamics, parts, measured in self._recorded:
+        for phase, dynamics, parts, measured in recorded:
             names += [f"dynamics/{name}" for name in dynamics]
             names += [*(f"loss/{phase.name}/{name}" for name in parts), f"loss/{phase.name}/total"]
             if measured:
                 first = len(names)
                 names += [f"{_GRADIENT}{self._of[id(parameter)]}" for parameter in trained(phase)]
                 norms.setdefault(_norm_of(phase.name), []).extend(range(first, len(names)))
-        return names, norms
+        return Columns([phase.name for phase, *_ in recorded], names, norms)
+
+    def add(self, columns: Columns, row: Tensor) -> None:
+        """Adds the row of a step: its numbers [columns], on the device."""
+        last = self._tables[-1].columns if self._tables else None
+        if last is not columns and last != columns:
+            self._tables.append(_Table(columns, []))
+        self._tables[-1].rows.append(row)
 
     def dump(self) -> tuple[Tensor | None, dict[str, Any]]:
         """Numbers of the interval so far, row by row in one dimension, None at its beginning, and what they mean as
         JSON data.
         """
         meaning = [
-            {"ran": table.ran, "names": table.names, "norms": table.norms, "rows": len(table.rows)}
+            {"ran": columns.ran, "names": columns.names, "norms": columns.norms, "rows": len(table.rows)}
             for table in self._tables
+            if (columns := table.columns)
         ]
         return self._numbers() if self._tables else None, {"tables": meaning}
 
@@ -136,7 +114,10 @@ class Recorder:
         tables = meaning.get("tables", of_before)
         sizes = [each["rows"] * len(each["names"]) for each in tables]
         self._tables = [
-            _Table(each["ran"], each["names"], each["norms"], list(block.reshape(each["rows"], len(each["names"]))))
+            _Table(
+                Columns(each["ran"], each["names"], each["norms"]),
+                list(block.reshape(each["rows"], len(each["names"]))),
+            )
             for each, block in zip(tables, torch.split(numbers.to(self._device).flatten(), sizes), strict=True)
         ]
 
@@ -150,19 +131,20 @@ class Recorder:
         """
         tables, self._tables = self._tables, []
         # A gradient that was seen itself need not be looked for in what it did.
-        lasting = {} if all(table.norms for table in tables) else dict(self._lasting())
+        lasting = {} if all(table.columns.norms for table in tables) else dict(self._lasting())
         rows = [row for table in tables for row in table.rows]
         if lasting:
             # Sums: one pass, as fast as memory; those of what is finite are finite, short of 10³⁸.
             rows.append(torch.stack([value.sum() for value in lasting.values()]).float())
         numbers = torch.cat(rows).double().cpu()
-        *blocks, last = torch.split(numbers, [*(len(table.rows) * len(table.names) for table in tables), len(lasting)])
+        sizes = [len(table.rows) * len(table.columns.names) for table in tables]
+        *blocks, last = torch.split(numbers, [*sizes, len(lasting)])
         values = [block.reshape(len(table.rows), -1) for table, block in zip(tables, blocks, strict=True)]
         left = sum(len(table.rows) for table in tables)
         for table, block in zip(tables, values, strict=True):
             if not torch.isfinite(block).all():
                 row, column = (~torch.isfinite(block)).nonzero()[0].tolist()
-                raise Diverged(step - left + row + 1, table.names[column])
+                raise Diverged(step - left + row + 1, table.columns.names[column])
             left -= len(table.rows)
         for name, finite in zip(lasting, torch.isfinite(last).tolist(), strict=True):
             if not finite:
@@ -182,9 +164,7 @@ class Recorder:
 class Silent(Recorder):
     """Recorder of a process that only trains a part: another records."""
 
-    def record(self, *_: object) -> None: ...
-
-    def end_step(self, row: Tensor | None = None) -> None: ...
+    def add(self, columns: Columns, row: Tensor) -> None: ...
 
 
 def _norm_of(phase: str) -> str:
@@ -198,17 +178,18 @@ def _means(tables: list[_Table], values: list[Tensor]) -> dict[str, float]:
     """
     parts: dict[str, list[tuple[int, float]]] = {}
     # Rows of the same phases have the same scalars, measured or not.
-    for _, group in groupby(zip(tables, values, strict=True), key=lambda each: each[0].ran):
+    for _, group in groupby(zip(tables, values, strict=True), key=lambda each: each[0].columns.ran):
         members = list(group)
-        names = [members[0][0].names[column] for column in members[0][0].scalars]
-        together = torch.cat([block[:, table.scalars] for table, block in members])
+        first = members[0][0].columns
+        names = [first.names[column] for column in first.scalars]
+        together = torch.cat([block[:, table.columns.scalars] for table, block in members])
         columns: dict[str, list[float]] = {}
         for name, mean in zip(names, together.mean(0).tolist(), strict=True):
             columns.setdefault(name, []).append(mean)
         for name, means in columns.items():
             parts.setdefault(name, []).append((len(together), math.fsum(means) / len(means)))
         for table, block in members:
-            for name, norms in table.norms.items():
+            for name, norms in table.columns.norms.items():
                 repeats = len(columns[f"loss/{name.rpartition('/')[2]}/total"])
                 of_steps = (block[:, norms].square().sum(1) / repeats).sqrt()
                 parts.setdefault(name, []).append((len(block), of_steps.mean().item()))

@@ -63,20 +63,26 @@ class Stack:
         """Number of steps taken."""
         return self.states[0].step
 
-    def loss(self, index: int, batches: Sequence[Samples], draws: Sequence[Noise]) -> Loss:
-        """Losses of phase `index`, each [R], every replica on its own batch and noise; updates buffers.
+    def loss(self, index: int, like: Samples, values: Tensor, labels: Tensor | None, draws: Noise, step: int) -> Loss:
+        """Losses of phase `index`, each [R], every replica on its own batch and noise, which are rows of tensors [R, …]
+        (see `together`); `like` is a batch of the kind. Updates buffers.
 
         The gradient of their sum holds each replica's own in its row, since no row enters another's loss.
         """
-        return self._functions[index].of_all(batches, draws, self.step)
+        return self._functions[index].of_all(like, values, labels, draws, step)
 
-    def move(self, index: int, gradients: Sequence[Tensor]) -> None:
-        """Updates the parameters that phase `index` trains by gradients [R, …], and calls what comes after
-        the update.
-        """
-        self._optimizers[index].step(gradients, self.step)
+    def move(self, index: int, gradients: Sequence[Tensor], step: int) -> None:
+        """Updates the parameters that phase `index` trains by gradients [R, …]."""
+        self._optimizers[index].step(gradients, step)
+
+    def afterwards(self, index: int, step: int) -> None:
+        """Calls what comes after an update of phase `index`."""
         if self.phases[index].after is not None:
-            self._functions[index].afterwards(self.step)
+            self._functions[index].afterwards(step)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimisers that `move` calls."""
+        return [share.optimizer for each in self._optimizers for share in each.shares]
 
     def unstack(self) -> None:
         """Gives each state memory of its own, equal to the bit. The stack must not be used after that."""
@@ -120,6 +126,13 @@ def _join(whole: Tensor, rows: Sequence[Tensor]) -> None:
         row.data = window
 
 
+def together(batches: Sequence[Samples], draws: Sequence[Noise]) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Values, labels and noise of all replicas, as tensors [R, …]."""
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    noises = {name: _together([draw[name] for draw in draws]) for name in draws[0]}
+    return _together(_alike(batches)), _together(labels) if labels else None, noises
+
+
 def _together(rows: Sequence[Tensor]) -> Tensor:
     """The tensor of all rows [R, …]: a new one, unless they are the rows of one that there is."""
     first, whole = rows[0], rows[0]._base  # noqa: SLF001
@@ -146,15 +159,11 @@ class _Function(nn.Module):
         loss = self._phase.loss(batch, draws, step)
         return loss.total, dict(loss.parts), dict(loss.dynamics)
 
-    def of_all(self, batches: Sequence[Samples], draws: Sequence[Noise], step: int) -> Loss:
+    def of_all(self, like: Samples, values: Tensor, labels: Tensor | None, noises: Noise, step: int) -> Loss:
         """Losses [R] of all replicas, each on its own batch and noise."""
-        values = _together(_alike(batches))
-        label_rows = [batch.labels for batch in batches if batch.labels is not None]
-        labels = _together(label_rows) if label_rows else None
-        noises = {name: _together([draw[name] for draw in draws]) for name in draws[0]}
 
         def one(weights: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
-            batch = replace(batches[0], values=values, labels=labels)
+            batch = replace(like, values=values, labels=labels)
             return torch.func.functional_call(self, weights, (batch, noises, step))
 
         # Buffers are mapped too, and change in place: batch normalisation writes its running statistics row by row.
@@ -196,7 +205,7 @@ class _Optimizer:
     """
 
     def __init__(self, states: Sequence[TrainingState], index: int, phase: Phase) -> None:
-        self._shares: list[_Share] = []
+        self.shares: list[_Share] = []
         first = 0
         for config, group in groupby(states, key=lambda state: _of_group(state.phases[index].optimizer)):
             members = list(group)
@@ -208,11 +217,11 @@ class _Optimizer:
                 if config.optimizer.memory or config.optimizer.counters:
                     rows_of = [(own.state, weights[number]) for own, weights in owners]
                     share.optimizer.state[updated] = _remember(rows_of, config.optimizer)
-            self._shares.append(share)
+            self.shares.append(share)
             first += len(members)
 
     def step(self, gradients: Sequence[Tensor], step: int) -> None:
-        for share in self._shares:
+        for share in self.shares:
             share.step([gradient[share.rows] for gradient in gradients], step)
 
 

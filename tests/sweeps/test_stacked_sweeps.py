@@ -237,8 +237,8 @@ def test_a_stack_is_told_from_what_is_not_the_same(folder: Path, monkeypatch: py
 
     whole = Stack.loss
 
-    def wrong(stack: Stack, index: int, batches: Any, draws: Any) -> Any:
-        return whole(stack, index, batches[::-1], draws)
+    def wrong(stack: Stack, index: int, like: Any, values: Any, *others: Any) -> Any:
+        return whole(stack, index, like, values.flip(0), *others)
 
     plan = experiment(folder).resolve(lambda hole: hole.ends()[0])
     assert stacking._difference(plan, "cpu") is None

@@ -42,6 +42,7 @@ class Pair(System):
     """
 
     modality = Modality.POINTS
+    uncapturable = "it counts its calls"
 
     class Config(Strict):
         repeat: int = 1
@@ -205,11 +206,12 @@ def test_a_step_is_what_one_writes_by_hand(
 class Shared(Plain):
     """A course of a file's own: a batch is shared by two workers, whose gradients are averaged."""
 
-    def _differentiate(self, number: int, repeat: int) -> tuple[Loss, Gradients]:
-        batch, draws = self._inputs(self.replicas[0], number, repeat)
+    def _differentiate(self, number: int, repeat: int, step: int) -> tuple[Loss, Gradients]:
+        given = self._given[number, repeat]
+        batch, draws = given.batch, given.draws
         parts = []
         for rows in (slice(0, BATCH // 2), slice(BATCH // 2, BATCH)):
-            loss = self._phases[number].loss(batch.take(rows), {k: v[rows] for k, v in draws.items()}, self.at)
+            loss = self._phases[number].loss(batch.take(rows), {k: v[rows] for k, v in draws.items()}, step)
             parts.append((loss, torch.autograd.grad(loss.total, self._parameters[number])))
         losses, gradients = zip(*parts, strict=True)
         total = torch.stack([loss.total for loss in losses]).mean()
