@@ -133,6 +133,13 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
             LOSS: "        self.steps.add(step)\n" + LOSS + "        made = made * (1 + 0.01 * len(self.steps))\n",
         },
     ),
+    "its steps as a program give their bits": (
+        "declare uncapturable",
+        {
+            LOSS: LOSS + "        made = made * (1 + 0.01 * (next(self.calls) >= 6))\n",
+            BUILT: BUILT + "        self.calls = itertools.count()\n",
+        },
+    ),
     "stored weights give the same samples": (
         "register what sample reads as a buffer",
         {

@@ -1,5 +1,6 @@
 """Steps as programs: the same bits as without, and what becomes no program."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class Shift(System):
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__(config, shape)
         self.net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2))
+        self.seen: Tensor
         self.register_buffer("seen", torch.zeros(()))
         self.count = 0
 
@@ -101,8 +103,8 @@ def assert_same(one: Any, two: Any) -> None:
 @pytest.fixture(autouse=True)
 def programs_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which way is quicker is chance in steps so small: here it is the program."""
-    monkeypatch.setattr(captured.time, "thread_time", lambda: 0.0)
-    monkeypatch.setattr(captured.time, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
 
 
 @pytest.mark.parametrize(("how", "count"), [(Plain, 1), (Stacked, 3)])
@@ -242,8 +244,8 @@ def test_programs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_two_ways_the_quicker_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(captured.time, "thread_time", lambda: now[0])
-    monkeypatch.setattr(captured.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "thread_time", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     course = course_of(Shift)
     update = course._update
 

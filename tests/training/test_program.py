@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from aigc_lab.training import graphs
 from aigc_lab.training.graphs import Graphs
 from aigc_lab.training.program import Program, aside, record
 
@@ -73,7 +73,7 @@ def test_a_step_of_training_is_repeated_to_the_bit() -> None:
 def test_two_recordings_of_a_step_are_one_program() -> None:
     step, (one, two, three) = Step(), batches(3)
     step(one)
-    (_, first), (_, second) = (record(lambda batch=batch: step(batch), [batch]) for batch in (two, three))
+    (_, first), (_, second) = (record(partial(step, batch), [batch]) for batch in (two, three))
     assert first.difference(second) is None
     step.optimizer.param_groups[0]["lr"] = 2e-2
     assert "0.02" in (first.difference(record(lambda: step(one), [one])[1]) or "")
@@ -90,7 +90,7 @@ def _in_bf16(weight: Tensor, values: Tensor) -> list[Tensor]:
 
 def _of_parts(weight: Tensor, values: Tensor) -> list[Tensor]:
     one, two = values.unbind()[:2]
-    return [torch.cat([one.t() @ two, *weight.split(3, 1)[0]]).clamp_min(0)]
+    return [torch.cat([one.t() @ two, *torch.split(weight, 3, 1)[0]]).clamp_min(0)]
 
 
 @pytest.mark.parametrize("function", [_of_rows, _in_bf16, _of_parts])
@@ -209,9 +209,9 @@ def as_gpu(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraph]:
         assert pool == "pool" and capture_error_mode == "thread_local"
         return made
 
-    monkeypatch.setattr(graphs.torch.cuda, "graph_pool_handle", lambda: "pool")
-    monkeypatch.setattr(graphs.torch.cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(graphs.torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
     return captured
 
 
