@@ -1,5 +1,5 @@
-"""The parts of `tests/gpu.sh`: every system for 50 steps, resume to the bit, two runs on one device, the tests marked
-`gpu`, and the benchmarks, each with the seconds that it took, in one JSON file.
+"""The parts of `tests/gpu.sh`: every system for 50 steps, their steps as CUDA graphs, resume to the bit, two runs on one
+device, the tests marked `gpu`, and the benchmarks, each with the seconds that it took, in one JSON file.
 
 A part that cannot be done here says why. Each has its share of the time; what does not fit is cut off and says so.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -79,6 +80,38 @@ class Check:
         made = state.system.generate(16, "gpu").values
         finite = not made.is_floating_point() or bool(made.isfinite().all())
         return {"steps per second": round(STEPS / seconds, 1), "finite": finite}
+
+    def programs(self) -> Found:
+        """Every system's steps as programs, on a GPU as CUDA graphs, beside the same steps computed by Python."""
+        return {name: self._told(lambda name=name: self._program(name)) for name in _names()}  # type: ignore[misc]
+
+    def _program(self, name: str) -> Found:
+        from aigc_lab.training.captured import as_ever
+        from aigc_lab.training.plain import Plain
+        from aigc_lab.training.state import Replica
+
+        if self.left() < 130:
+            return {"left out": "the time is up"}
+        seconds, courses = [], []
+        for context in (as_ever, nullcontext):
+            state, batches = self._fresh(name)
+            (course,) = Plain.of([Replica(state, batches, 0)], 0.9, "fp32")
+            course.resume()
+            with context():
+                for _ in range(STEPS // 2):
+                    course.step()
+                self._wait()
+                began = time.perf_counter()
+                for _ in range(STEPS // 2):
+                    course.step()
+                self._wait()
+            seconds.append(time.perf_counter() - began)
+            courses.append(course)
+        programs = courses[1]
+        pairs = zip(*(each.replicas[0].state.system.parameters() for each in courses), strict=True)
+        off = max(((one - two).norm() / one.norm().clamp_min(1e-12)).item() for one, two in pairs)
+        found: Found = {"repeated": programs.repeated, "off": off, "times as fast": round(seconds[0] / seconds[1], 2)}
+        return found if programs.reason is None else found | {"reason": programs.reason}
 
     def resumed(self) -> Found:
         """50 steps at once, and as 25 and 25 of two states: the same bits."""
@@ -190,7 +223,15 @@ def main() -> int:
         print("there is no CUDA device here; DEVICE=cpu rehearses", file=sys.stderr)
         return 2
     check, report = Check(options.device, options.seconds), Found()
-    for part in (check.machine, check.systems, check.resumed, check.two_runs, check.tests, check.benchmarks):
+    for part in (
+        check.machine,
+        check.systems,
+        check.programs,
+        check.resumed,
+        check.two_runs,
+        check.tests,
+        check.benchmarks,
+    ):
         began = time.monotonic()
         report[part.__name__] = check._told(part) | {"took": round(time.monotonic() - began, 1)}
         report_text = json.dumps(report, indent=1)

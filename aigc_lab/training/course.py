@@ -105,6 +105,16 @@ class Course(ABC):
         """Number of steps its replicas have taken."""
         return self.replicas[0].state.step
 
+    @property
+    def repeated(self) -> int:
+        """How many of its steps were repetitions of a program (`captured`)."""
+        return self._programs.repeated
+
+    @property
+    def reason(self) -> str | None:
+        """Why its steps are no programs; None where nothing is against it."""
+        return self._programs.reason
+
     def step(self, end: int | None = None) -> None:
         """Takes one step: every phase that runs then, as often as it repeats, each time on its own batch and noise; at
         last the average is updated. In an interval that ends after `end` steps, gradients are measured in the last step

@@ -33,6 +33,7 @@ def train(
     precision: Precision,
     course: Courses = Plain,
     interrupted: Callable[[], bool] = lambda: False,
+    paused: Callable[[], bool] = lambda: False,
 ) -> Iterator[Round]:
     """Trains the states in place to `steps` steps. Yields the replicas that are at a multiple of `every` or at the last
     step, each with its progress, or with `Diverged` if it diverged in this interval. Gradient norms are measured in the
@@ -44,8 +45,8 @@ def train(
     `course` is `Plain`, one replica after another, `Stacked`, all as one program, or `OnDevices`, each by several
     processes. `decay` is the moving average's, 0
     for none. When `interrupted()` is true, training ends after a whole step, wherever in an interval: the states can be
-    stored and trained further, to the same bits. Raises `ValueError` for replicas that the course cannot train
-    together.
+    stored and trained further, to the same bits. When `paused()` is true within an interval, a round of no replicas is
+    yielded. Raises `ValueError` for replicas that the course cannot train together.
     """
     form = partial(course.of, decay=decay, precision=precision)
     courses = form([replica for replica in replicas if _goes_on(replica, steps)])
@@ -57,6 +58,8 @@ def train(
                 each.step(min((each.at // every + 1) * every, steps))
             due = [each for each in courses if each.at % every == 0 or each.at == steps]
             if not due:
+                if paused():
+                    yield []
                 continue
             ended = [pair for each in due for pair in each.collect()]  # which waits for the device
             seconds, running = time.perf_counter() - started, [one for each in courses for one in each.replicas]

@@ -24,11 +24,13 @@ from aigc_lab.benchmarks.shared.usual_gans import BATCH, SIDE, Network, UsualGAN
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.training.loop import train_one
-from aigc_lab.training.state import Precision, TrainingState
+from aigc_lab.training.loop import train
+from aigc_lab.training.state import Precision, Replica, TrainingState
 
 STEPS = {"mlp": 100, "dcgan": 6}
 LOG_EVERY = 50
+# No training that is timed reaches it.
+ENDLESS = 1 << 40
 Segment = Callable[[int], None]
 
 
@@ -55,11 +57,20 @@ def ours(name: Network, pictures: Images, precision: Precision, channels_last: b
         channels_last=channels_last,
         averaged=False,
     )
-    batches = Batches(pictures, BATCH, 0)
+    end = 0
+    rounds = train(
+        [Replica(state, Batches(pictures, BATCH, 0), 0)],
+        steps=ENDLESS,
+        every=LOG_EVERY,
+        precision=precision,
+        paused=lambda: state.step >= end,
+    )
 
     def segment(count: int) -> None:
-        for _ in train_one(state, batches, seed=0, steps=state.step + count, every=LOG_EVERY, precision=precision):
-            pass
+        nonlocal end
+        end = state.step + count
+        while state.step < end:
+            next(rounds)
 
     return segment
 

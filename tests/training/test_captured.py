@@ -126,8 +126,8 @@ def test_a_program_has_the_bits_of_its_steps(
     with as_ever():
         expected = advance(plain)
     found = advance(programs)
-    assert programs._programs.reason is None and programs._programs.repeated >= SETTLED
-    assert plain._programs.repeated == 0
+    assert programs.reason is None and programs.repeated >= SETTLED
+    assert plain.repeated == 0
     assert_same(plain, programs)
     assert found == expected and len(found) == STEPS // 5
 
@@ -181,7 +181,7 @@ def test_what_is_no_program_is_computed_as_ever(kind: type[System], why: str) ->
     with as_ever():
         expected = advance(plain)
     assert advance(programs) == expected
-    assert why in programs._programs.reason and programs._programs.repeated == 0
+    assert why in programs.reason and programs.repeated == 0
     assert_same(plain, programs)
 
 
@@ -197,7 +197,7 @@ def test_a_repetition_with_other_numbers_is_not_kept(monkeypatch: pytest.MonkeyP
     with as_ever():
         expected = advance(plain)
     assert advance(programs) == expected
-    assert programs._programs.reason == "a repetition gives other numbers than the step"
+    assert programs.reason == "a repetition gives other numbers than the step"
     assert_same(plain, programs)
 
 
@@ -213,7 +213,7 @@ def test_weights_that_lie_elsewhere_get_programs_of_their_own() -> None:
             for weight in course.replicas[0].state.system.parameters():
                 weight.data = weight.data.clone()
             course.resume()
-    assert programs._programs.repeated == 0, "the programs of before are gone"
+    assert programs.repeated == 0, "the programs of before are gone"
     assert_same(plain, programs)
 
 
@@ -231,7 +231,7 @@ def test_batches_of_many_shapes_are_no_programs(monkeypatch: pytest.MonkeyPatch)
     with as_ever():
         expected = advance(plain, 6 * BATCH, every=100)
     assert advance(programs, 6 * BATCH, every=100) == expected
-    assert len(programs._programs._slots) == 3 and programs._programs.repeated == 3 * 2
+    assert len(programs._programs._slots) == 3 and programs.repeated == 3 * 2
     assert_same(plain, programs)
 
 
@@ -239,7 +239,7 @@ def test_programs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIGC_LAB_PROGRAMS", "off")
     course = course_of(Shift)
     advance(course)
-    assert course._programs.repeated == 0 and "AIGC_LAB_PROGRAMS" in course._programs.reason
+    assert course.repeated == 0 and "AIGC_LAB_PROGRAMS" in course.reason
 
 
 def test_of_two_ways_the_quicker_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ def test_of_two_ways_the_quicker_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     course._update = quick  # which is called in steps as ever alone
     advance(course, 5 * SETTLED, every=100)
     (slot,) = course._programs._slots.values()
-    assert slot.repeated == captured._TIMED and course._programs.reason is None
+    assert slot.repeated == captured._TIMED and course.reason is None
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,11 @@ def segments(
 ) -> Callable[[], None]:
     """A call that trains all replicas for so many steps more. `told` hears of each replica's progress.
 
-    Scalars are collected `every` so many steps, wherever a segment ends. Without it a segment is an interval of one
-    training that goes on from call to call: what begins a training, such as stacking, is paid in the first.
+    It is one training that goes on from call to call: what begins it, such as stacking, is paid in the first. Scalars
+    are collected `every` so many steps, wherever a segment ends; by default where it ends.
     """
     how: dict[str, Any] = {"decay": decay, "precision": precision, "course": course}
+    state, end = replicas[0].state, 0
 
     def hear(ended: Round) -> None:
         for _, progress in ended:
@@ -62,15 +63,12 @@ def segments(
                 raise progress
             told(progress)
 
-    if every is None:
-        # Replicas that take their steps in turn end an interval together.
-        rounds = train(replicas, steps=_ENDLESS, every=steps, **how)
-        return lambda: hear(next(rounds))
-    state = replicas[0].state
+    rounds = train(replicas, steps=_ENDLESS, every=every or steps, paused=lambda: state.step >= end, **how)
 
     def segment() -> None:
+        nonlocal end
         end = state.step + steps
-        for ended in train(replicas, steps=_ENDLESS, every=every, interrupted=lambda: state.step >= end, **how):
-            hear(ended)
+        while state.step < end:
+            hear(next(rounds))
 
     return segment
