@@ -1,5 +1,5 @@
-"""The parts of `tests/gpu.sh`: every system for 50 steps, their steps as CUDA graphs, resume to the bit, two runs on one
-device, the tests marked `gpu`, and the benchmarks, each with the seconds that it took, in one JSON file.
+"""The parts of `tests/gpu.sh`: every system for 50 steps, their steps as CUDA graphs, resume to the bit, two runs on
+one device, the tests marked `gpu`, and the benchmarks, each with the seconds that it took, in one JSON file.
 
 A part that cannot be done here says why. Each has its share of the time; what does not fit is cut off and says so.
 """
