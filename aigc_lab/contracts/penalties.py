@@ -166,4 +166,5 @@ borrow(
     system_state.a_seed_decides_the_weights_to_the_bit,
     system_state.a_restored_run_goes_on_as_if_never_stopped,
     system_replicas.it_stacks_under_vmap_or_says_why_not,
+    system_replicas.replicas_may_differ_in_what_only_the_losses_read,
 )

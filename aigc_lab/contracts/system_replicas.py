@@ -1,12 +1,16 @@
 """Replicas of a system, trained together as one program."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from aigc_lab.contracts.base import Broken, Contracts, say
-from aigc_lab.contracts.system_case import Case, copied, drawn, listed
+from aigc_lab.contracts.system_case import Case, drawn, listed
 from aigc_lab.contracts.system_losses import a_loss_is_a_function_of_its_arguments, a_step_asks_the_device_for_no_number
-from aigc_lab.samples import Samples
+from aigc_lab.contracts.system_state import a_seed_decides_the_weights_to_the_bit
 from aigc_lab.training.optimizers import trained
 from aigc_lab.training.stack import Stack, together
 from aigc_lab.training.state import TrainingState
@@ -18,7 +22,7 @@ REPLICAS: Contracts[Case] = Contracts()
 _STACKED = 1e-3
 
 
-@REPLICAS.add(a_loss_is_a_function_of_its_arguments, a_step_asks_the_device_for_no_number)
+@REPLICAS.add(a_seed_decides_the_weights_to_the_bit, a_step_asks_the_device_for_no_number)
 def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
     """Small runs are fastest as one program of many replicas; one that cannot must say so in `unstackable`."""
     if case.fresh().system.unstackable is not None:
@@ -31,36 +35,67 @@ def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
 
 def _off(case: Case, index: int, seeds: tuple[int, int]) -> str | None:
     """How far a number of stacked replicas is from that of each alone, and its size; None within rounding."""
-    states = [case.fresh(seed=seed) for seed in seeds]
-    batches = [case.batches(seed)[0] for seed in seeds]
-    name = states[0].phases[index].name
-    draws = [drawn(states[0].phases[index], seed) for seed in seeds]
-    before = [copied(state.system.state_dict()) for state in states]
-    given = zip(states, batches, draws, strict=True)
-    alone = [_differentiated(state, index, batch, draw) for state, batch, draw in given]
-    for state, weights in zip(states, before, strict=True):
-        state.system.load_state_dict(weights)
-    try:
-        stack = Stack(states)
-        totals = stack.loss(index, batches[0], *together(batches, draws), stack.step).total
-        leaves = trained(stack.phases[index])
-        of_stack = [totals, *torch.autograd.grad(totals.sum(), leaves, allow_unused=True), *stack.system.buffers()]
-    except Exception as error:
-        remedy = "no .item() and no if on tensors, or declare unstackable = 'why'"
-        raise Broken(f"phase {name}: {say(error)[:160]}; {remedy}") from error
-    for replica, tensors in enumerate(alone):
-        for one, two in [(a, b[replica]) for a, b in zip(tensors, of_stack, strict=True) if a is not None]:
-            size, off = one.abs().max().item(), (one - two).abs().max().item()
+    replicas: list[_Replica] = [(seed, {}) for seed in seeds]
+    alone = [_alone(case, index, *replica) for replica in replicas]
+    for one, stacked in zip(alone, _stacked(case, index, replicas), strict=True):
+        for size, off in _distances(one, stacked):
             if not off <= _STACKED * size + 1e-6:
                 return f"{off:.3g} off {size:.3g}"
     return None
 
 
-def _differentiated(state: TrainingState, index: int, batch: Samples, draws: dict[str, Tensor]) -> list[Tensor | None]:
-    """The loss of a phase, the gradients of what it trains, and copies of the buffers after it."""
-    loss = state.phases[index].loss(batch, draws, state.step).total
-    gradients = torch.autograd.grad(loss, trained(state.phases[index]), allow_unused=True)
-    return [loss, *gradients, *(buffer.clone() for buffer in state.system.buffers())]
+#: the seed of a state, and options of its own
+_Replica = tuple[int, Mapping[str, float]]
+_Tensors = list[Tensor | None]
+
+
+def _distances(one: _Tensors, two: _Tensors) -> Iterator[tuple[float, float]]:
+    """Of each tensor the largest entry and the largest difference."""
+    for a, b in zip(one, two, strict=True):
+        if a is not None and b is not None:
+            yield a.abs().max().item(), (a - b).abs().max().item()
+
+
+def _state(case: Case, seed: int, options: Mapping[str, float], step: int) -> TrainingState:
+    state = case.fresh(seed=seed, **options)
+    state.step = step
+    return state
+
+
+def _alone(case: Case, index: int, seed: int, options: Mapping[str, float], step: int = 0) -> _Tensors:
+    """The loss of a phase, the gradients of what it trains, the buffers after it, and all that is kept after what
+    follows an update.
+    """
+    state, draws = _state(case, seed, options, step), drawn(case.fresh().phases[index], seed)
+    phase = state.phases[index]
+    loss = phase.loss(case.batches(seed)[0], draws, step).total
+    gradients = torch.autograd.grad(loss, trained(phase), allow_unused=True)
+    buffers = [buffer.clone() for buffer in state.system.buffers()]
+    if phase.after is None:
+        return [loss, *gradients, *buffers]
+    with torch.no_grad():
+        phase.after(step)
+    return [loss, *gradients, *buffers, *state.system.parameters(), *state.system.buffers()]
+
+
+def _stacked(case: Case, index: int, replicas: Sequence[_Replica], step: int = 0) -> list[_Tensors]:
+    """What `_alone` gives, of each of the replicas in one stack."""
+    states = [_state(case, *replica, step) for replica in replicas]
+    batches = [case.batches(seed)[0] for seed, _ in replicas]
+    phase = states[0].phases[index]
+    draws = [drawn(phase, seed) for seed, _ in replicas]
+    try:
+        stack = Stack(states)
+        totals = stack.loss(index, batches[0], *together(batches, draws), step).total
+        gradients = torch.autograd.grad(totals.sum(), trained(stack.phases[index]), allow_unused=True)
+        found = [totals, *gradients, *(buffer.clone() for buffer in stack.system.buffers())]
+        if phase.after is not None:
+            stack.afterwards(index, step)
+            found += [*stack.system.parameters(), *stack.system.buffers()]
+    except Exception as error:
+        remedy = "no .item() and no if on tensors, or declare unstackable = 'why'"
+        raise Broken(f"phase {phase.name}: {say(error)[:160]}; {remedy}") from error
+    return [[None if each is None else each[row] for each in found] for row in range(len(states))]
 
 
 @REPLICAS.add(a_loss_is_a_function_of_its_arguments)
@@ -100,3 +135,73 @@ def _with_another(case: Case, name: str) -> TrainingState:
         except ValueError:
             continue
     raise Broken(f"optimizer_only names {name} = {value}: only a number of the optimiser's can differ among replicas")
+
+
+# As large as the steps of most schedules, which weigh a term with 0 at first.
+_LATER = 10_000
+# Of what one tells a replica by a number from one by another.
+_EFFECT = 1e-4
+
+
+@REPLICAS.add(it_stacks_under_vmap_or_says_why_not)
+def replicas_may_differ_in_what_only_the_losses_read(case: Case) -> None:
+    """A search over such a number trains its runs as one program, each of which must come to what it comes to alone."""
+    unknown = case.kind.loss_only - case.kind.Config.model_fields.keys()
+    if unknown:
+        raise Broken(f"loss_only names {listed(sorted(unknown))}, which Config does not have")
+    for name in sorted(case.kind.loss_only_of(case.config)):
+        pair = _two_numbers(case, name)
+        if pair is None or case.fresh().system.unstackable is not None:
+            continue
+        one, two = ({name: value} for value in pair)
+        try:
+            Stack([_state(case, 0, options, 0) for options in (one, two)])
+        except ValueError as error:
+            raise Broken(f"{name} changes more than losses: {say(error)[:160]}; take it out of loss_only") from error
+        for index, phase in enumerate(case.fresh().phases):
+            # As above: rounding may decide on which side of an edge a unit is.
+            if _mistaken(case, index, (0, 1), one, two) and (off := _mistaken(case, index, (2, 3), one, two)):
+                raise Broken(
+                    f"phase {phase.name}: {off} in a stack of replicas whose {name} is {pair[0]:.4g} and "
+                    f"{pair[1]:.4g}: read self.config.{name} where it is used, as a number, or take it out of loss_only"
+                )
+
+
+def _mistaken(
+    case: Case, index: int, seeds: tuple[int, int], one: Mapping[str, float], two: Mapping[str, float]
+) -> str | None:
+    """Where a stacked replica of other numbers than the first is further from what it is alone than from what the
+    first's numbers make of it; None where it is as alone.
+    """
+    alone, by_the_first = (_alone(case, index, seeds[1], options, _LATER) for options in (two, one))
+    effects = [off / size if size else 0.0 for size, off in _distances(alone, by_the_first)]
+    if not effects or max(effects) < _EFFECT:
+        return None
+    try:
+        together = _stacked(case, index, list(zip(seeds, (one, two), strict=True)), _LATER)[1]
+    except Broken as error:
+        return say(error.__cause__ or error)[:160]
+    most = effects.index(max(effects))
+    for place, (size, off) in enumerate(_distances(alone, together)):
+        within = 0.1 * max(effects) * size if place == most else _STACKED * size + 1e-6
+        if not off <= within:
+            return f"a loss, gradient or buffer is {off:.3g} off {size:.3g}"
+    return None
+
+
+def _two_numbers(case: Case, name: str) -> tuple[float, float] | None:
+    """Two positive numbers that the Config takes at the key `name`; None if it takes no two."""
+    value = getattr(case.config, name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise Broken(f"loss_only names {name} = {value}: only a number can differ among replicas")
+    first = (value, value / 4, value * 4, value + 1) if value else ()
+    taken = []
+    for number in (*first, 0.25, 0.5, 1, 2):
+        if number > 0 and number not in taken:
+            options: dict[str, Any] = {name: number}
+            with suppress(ValueError):
+                case.fresh(**options)
+                taken.append(number)
+        if len(taken) == 2:
+            return taken[0], taken[1]
+    return None

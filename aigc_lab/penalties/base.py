@@ -78,6 +78,9 @@ class Penalty:
     sees_constant: ClassVar[bool] = False
     #: whether the generator's loss has a term too (`generator_value`); it is then given the real batch as well
     both_players: ClassVar[bool] = False
+    #: whether `changed` takes the weight as a 0-d tensor too, as it comes where replicas of one program have weights of
+    #: their own; that of a term always may
+    tensor_weight: ClassVar[bool] = False
     #: the samples, "real" and "fake", at which it draws the critic's gradient to zero
     zero_centred: ClassVar[frozenset[str]] = frozenset()
     #: whether it is normal noise on all that the critic reads, of which the weight is the standard deviation, and no
@@ -96,6 +99,11 @@ class Penalty:
     def unstackable(self, system: nn.Module) -> str | None:
         """Why replicas of this system cannot be trained as one program, if the penalty forbids it."""
         return None
+
+    @classmethod
+    def takes_any_weight(cls) -> bool:
+        """Whether its weight may be a tensor: where it changes no samples, or says so."""
+        return cls.tensor_weight or cls.changed is Penalty.changed
 
     # ---- a term of the loss
 
@@ -117,8 +125,10 @@ class Penalty:
         """What `changed` draws for `count` samples of this size; `which` of them, "real" or "fake", is in the names."""
         return {}
 
-    def changed(self, samples: Tensor, noise: Noise, which: str, weight: float) -> Tensor:
-        """The samples [N, …] as the critic gets them, after augmentation and before packing."""
+    def changed(self, samples: Tensor, noise: Noise, which: str, weight: Any) -> Tensor:
+        """The samples [N, …] as the critic gets them, after augmentation and before packing. The weight is a float, or,
+        with `tensor_weight`, a positive 0-d tensor.
+        """
         return samples
 
     # ---- what it remembers

@@ -3,14 +3,14 @@
 import json
 
 from aigc_lab.experiment.configuration import Configuration
+from aigc_lab.training.own_numbers import in_common
 
 
 def likeness(plan: Configuration) -> str:
     """What runs of a sweep must have in common to be trained as one program, as text: the system and its knobs apart
-    from those that only its optimisers read, and how it is trained. Seeds may differ.
+    from those that only its optimisers or only its losses read, and how it is trained. Seeds may differ.
     """
-    config = plan.system_config.model_dump(mode="json")
-    shared = {key: value for key, value in config.items() if key not in plan.system_class.optimizer_only}
+    shared = in_common(plan.system_class, plan.system_config)
     return json.dumps(
         [plan.system, shared, plan.named_files, plan.training.model_dump(mode="json")], sort_keys=True, default=str
     )

@@ -34,6 +34,7 @@ from aigc_lab.sweeps.estimate import default_plans
 from aigc_lab.training.captured import SETTLED
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
+from aigc_lab.training.own_numbers import with_other_numbers
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
@@ -231,13 +232,13 @@ def _clock(device: str) -> Callable[[], float]:
     return time.process_time if device == "cpu" else time.perf_counter
 
 
-def _fresh(plan: Configuration, device: str, count: int) -> list[Replica]:
+def _fresh(plan: Configuration, device: str, count: int, configs: Sequence[Any] = ()) -> list[Replica]:
     samples, size = plan.dataset.load("train").to(device), plan.training.batch_size
     replicas = []
     for seed in range(count):
         state = TrainingState.fresh(
             plan.system_class,
-            plan.system_config,
+            configs[seed] if configs else plan.system_config,
             plan.dataset.shape,
             seed=seed,
             batch_size=size,
@@ -272,10 +273,13 @@ def _timed(
 
 
 def _difference(plan: Configuration, device: str) -> str | None:
-    """What a scalar of the first step is, stacked and alone, where it is not the same to rounding."""
+    """What a scalar of the first step is, stacked and alone, where it is not the same to rounding. The two replicas
+    differ in the numbers that only losses read, as those of a search would.
+    """
     ends: list[dict[int, Progress | Diverged]] = []
+    configs = [plan.system_config, with_other_numbers(plan.system_class, plan.system_config)]
     for course in (Plain, Stacked):
-        replicas = _fresh(plan, device, 2)
+        replicas = _fresh(plan, device, 2, configs)
         reached = [pair for pairs in _rounds(plan, replicas, course, 1, 1) for pair in pairs]
         ends.append({replica.seed: end for replica, end in reached})
     for seed, one in ends[0].items():

@@ -275,6 +275,10 @@ class System(nn.Module, ABC):
     named: Mapping[str, type] = MappingProxyType({})
     #: fields of `Config` that reach the optimisers and nothing else: replicas trained as one program may differ in them
     optimizer_only: ClassVar[frozenset[str]] = frozenset()
+    #: fields of `Config` that its losses (and what comes after an update) read from `self.config` as numbers, and
+    #: nothing else but `sample` does, such as the weights of terms: in them too. In a stack of replicas that differ
+    #: they are 0-d tensors there, of one sign; Python may ask for that sign (`if config.beta:`), and for nothing more
+    loss_only: ClassVar[frozenset[str]] = frozenset()
     #: keys of its configuration that other keys may leave without effect: an experiment that sets such a one is refused
     reads: ClassVar[tuple[Read, ...]] = ()
     #: whether it draws nothing: neither its seed nor its latents change it
@@ -298,6 +302,13 @@ class System(nn.Module, ABC):
             raise ValueError(f"it is conditional, and the dataset has no labels; choose one with classes{without}")
         rules = [key for key, field in fields.items() if (each := plugins.named(field)) and each.folder == "optimizers"]
         self.named = {key: plugins.find(Optimizer, getattr(config, key)) for key in rules}  # type: ignore[type-abstract]
+
+    @classmethod
+    def loss_only_of(cls, config: Any) -> frozenset[str]:
+        """Those of `loss_only` in which replicas of this configuration may differ: all, unless a subclass names others,
+        for a plugin in the configuration that cannot read a tensor.
+        """
+        return cls.loss_only
 
     @abstractmethod
     def phases(self, batch_size: int) -> list[Phase]:

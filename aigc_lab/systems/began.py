@@ -24,6 +24,7 @@ class BEGAN(System):
 
     modality = Modality.IMAGES
     optimizer_only = frozenset({"lr", "beta1"})
+    loss_only = frozenset({"gamma", "control"})
 
     class Config(Strict):
         network: Literal["began", "dcgan", "infogan"] = "began"

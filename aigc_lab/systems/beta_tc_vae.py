@@ -34,6 +34,7 @@ class BetaTCVAE(ImageVAE):
                 raise ValueError("dataset_size, the number of images of train, goes with estimate stratified alone")
             return self
 
+    loss_only = ImageVAE.loss_only | {"mutual_information", "beta", "dimension_wise"}
     config: Config
 
     def phases(self, batch_size: int) -> list[base.Phase]:

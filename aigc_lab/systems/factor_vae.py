@@ -35,6 +35,7 @@ class FactorVAE(ImageVAE):
         critic_lr: Positive = Field(1e-4, description="step of the discriminator's optimiser")
 
     optimizer_only = frozenset({"lr", "critic_lr"})
+    loss_only = ImageVAE.loss_only | {"gamma"}
     config: Config
 
     def __init__(self, config: Config, shape: Shape) -> None:

@@ -25,6 +25,7 @@ class InfoVAE(ImageVAE):
         kernel: mmd.Kernel = Field("rbf", description="of MMD: inverse multiquadratic, Gaussian")
         kernel_scale: Positive | None = Field(None, description="squared distance; null: 2 a latent, as of the prior")
 
+    loss_only = ImageVAE.loss_only | {"alpha", "mmd_weight", "kernel_scale"}
     config: Config
 
     def _draws(self, batch_size: int) -> dict[str, Draw]:
@@ -33,7 +34,7 @@ class InfoVAE(ImageVAE):
     def divergence(self, code: Code, noise: Noise, step: int) -> base.Loss:
         config = self.config
         kl = standard_normal_kl(code.mean, code.log_variance).mean()
-        scale = config.kernel_scale or 2.0 * self.code_size
+        scale = 2.0 * self.code_size if config.kernel_scale is None else config.kernel_scale
         distance = mmd.biased(config.kernel, joined.gather(code.latents), joined.gather(noise["prior"]), scale)
         total = (1 - config.alpha) * kl + (config.alpha + config.mmd_weight - 1) * distance
         return base.Loss(total, {"kl": kl, "mmd": distance})

@@ -89,6 +89,7 @@ class InfoGAN(PictureGAN):
                 )
             return self
 
+    loss_only = PictureGAN.loss_only | {"information_weight", "continuous_weight"}
     #: its codes leave out the generator's noise: what it decodes is no copy of what it encoded
     reconstructs = False
     config: Config

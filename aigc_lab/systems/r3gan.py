@@ -54,6 +54,7 @@ class R3GAN(PictureGAN):
         decay_images: Count = Field(20_000_000, description="images over which γ, the step and β₂ go to their ends")
 
     optimizer_only = PictureGAN.optimizer_only | {"final_lr", "final_beta2"}
+    loss_only = PictureGAN.loss_only | {"final_penalty"}
 
     config: Config
 

@@ -30,6 +30,7 @@ class RAE(ImageAutoencoder):
         regulariser_weight: Weight = Field(1e-4, description="weight λ of the regulariser")
 
     reads = (*ImageAutoencoder.reads, base.Read("regulariser_weight", "regulariser", ("l2", "gradient")))
+    loss_only = frozenset({"code_weight", "regulariser_weight"})
     config: Config
 
     def phases(self, batch_size: int) -> list[base.Phase]:

@@ -35,6 +35,7 @@ class VAEGAN(ImageAutoencoder):
         lr: Positive = Field(3e-4, description="step of all three optimisers")
         optimizer: optimizers.Name = Field("rmsprop", description=optimizers.NAME)
 
+    loss_only = frozenset({"beta", "feature_weight"})
     per_latent = 2
     config: Config
 

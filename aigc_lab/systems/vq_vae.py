@@ -56,6 +56,7 @@ class VQVAE(base.System):
 
     modality = Modality.IMAGES
     optimizer_only = frozenset({"lr", "prior_lr"})
+    loss_only = frozenset({"commitment", "restart"})
 
     class Config(Strict):
         width: Width = Field(64, description="channels at the widest picture; doubled at every halving")

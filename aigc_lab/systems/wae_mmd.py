@@ -27,6 +27,7 @@ class WAEMMD(ImageAutoencoder):
         kernel_scale: Positive | None = Field(None, description="squared distance; null: 2 a latent, as of the prior")
         lr: Positive = Field(1e-3, description="Adam's step")
 
+    loss_only = frozenset({"mmd_weight", "kernel_scale"})
     config: Config
 
     def phases(self, batch_size: int) -> list[base.Phase]:
@@ -37,6 +38,6 @@ class WAEMMD(ImageAutoencoder):
         images, config = batch.unit(), self.config
         code = self._encoded(images)
         error = (self.decoder(code).float() - images).square().flatten(1).sum(1).mean()
-        scale = config.kernel_scale or 2.0 * self.code_size
+        scale = 2.0 * self.code_size if config.kernel_scale is None else config.kernel_scale
         distance = mmd.unbiased(config.kernel, joined.gather(code), joined.gather(noise["prior"]), scale)
         return base.Loss(error + config.mmd_weight * distance, {"squared_error": error, "mmd": distance})

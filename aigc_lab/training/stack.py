@@ -1,4 +1,4 @@
-"""Replicas of one system, with seeds and learning rates of their own, trained as one program.
+"""Replicas of one system, with seeds, learning rates and weights of losses of their own, trained as one program.
 
 The weights of R replicas are the rows of common tensors [R, …]: `torch.func.vmap` turns each phase's loss into one
 computation of all replicas, and one backward gives each its own gradient, since no loss reads another's row. The
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from aigc_lab.noise import Noise
 from aigc_lab.optimizers.base import Optimizer
 from aigc_lab.samples import Samples
-from aigc_lab.systems.base import Loss, OptimizerConfig, Phase
+from aigc_lab.systems.base import Loss, OptimizerConfig, Phase, System
 from aigc_lab.training.averages import average_of
 from aigc_lab.training.batched import BatchedLayers
 from aigc_lab.training.optimizers import build_optimizer, shortened_by_replica, trained
+from aigc_lab.training.own_numbers import OwnNumbers, in_common
 from aigc_lab.training.state import TrainingState
 
 
@@ -38,7 +39,7 @@ class Stack:
     rows: if one diverges its numbers are left as they are, and no other reads them.
 
     Raises `ValueError` naming what differs, unless the states have one class, shape, device and step, and one
-    configuration apart from keys that the system declares as `optimizer_only`.
+    configuration apart from keys that the system declares as `optimizer_only` or `loss_only`.
     """
 
     def __init__(self, states: Sequence[TrainingState]) -> None:
@@ -55,7 +56,8 @@ class Stack:
         _share(self)
         for state in self.states:
             _share(state)
-        self._functions = [_Function(self.system, phase) for phase in self.phases]
+        numbers = OwnNumbers([state.system for state in self.states])
+        self._functions = [_Function(self.system, phase, numbers) for phase in self.phases]
         self._optimizers = [_Optimizer(self.states, index, phase) for index, phase in enumerate(self.phases)]
 
     @property
@@ -149,9 +151,9 @@ def _together(rows: Sequence[Tensor]) -> Tensor:
 class _Function(nn.Module):
     """Loss of a phase as a module, so that its weights and buffers can be replaced by a functional call."""
 
-    def __init__(self, system: nn.Module, phase: Phase) -> None:
+    def __init__(self, system: System, phase: Phase, numbers: OwnNumbers) -> None:
         super().__init__()
-        self.system, self._phase = system, phase
+        self.system, self._phase, self._numbers = system, phase, numbers
         # Their names are looked for once: that takes as long as a small layer.
         self._weights = dict(self.named_parameters()), dict(self.named_buffers())
 
@@ -162,24 +164,26 @@ class _Function(nn.Module):
     def of_all(self, like: Samples, values: Tensor, labels: Tensor | None, noises: Noise, step: int) -> Loss:
         """Losses [R] of all replicas, each on its own batch and noise."""
 
-        def one(weights: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
+        def one(weights: Any, own: Any, values: Tensor, labels: Tensor | None, noises: Noise) -> Any:
             batch = replace(like, values=values, labels=labels)
-            return torch.func.functional_call(self, weights, (batch, noises, step))
+            with self._numbers.of_one(self.system, own):
+                return torch.func.functional_call(self, weights, (batch, noises, step))
 
         # Buffers are mapped too, and change in place: batch normalisation writes its running statistics row by row.
-        axes = (0, 0, None if labels is None else 0, 0)
+        axes = (0, 0, 0, None if labels is None else 0, 0)
         with BatchedLayers():
-            return Loss(*torch.func.vmap(one, axes)(self._weights, values, labels, noises))
+            return Loss(*torch.func.vmap(one, axes)(self._weights, self._numbers.tensors, values, labels, noises))
 
     @torch.no_grad()
     def afterwards(self, step: int) -> None:
         """Calls the phase's `after` for each replica on its own weights and buffers, in place."""
 
-        def one(weights: Any) -> Tensor:
-            torch.func.functional_call(_After(self.system, self._phase), weights, (step,))
+        def one(weights: Any, own: Any) -> Tensor:
+            with self._numbers.of_one(self.system, own):
+                torch.func.functional_call(_After(self.system, self._phase), weights, (step,))
             return torch.zeros(())
 
-        torch.func.vmap(one)(self._weights)
+        torch.func.vmap(one)(self._weights, self._numbers.tensors)
 
 
 def _alike(batches: Sequence[Samples]) -> list[Tensor]:
@@ -313,7 +317,6 @@ def _refuse_unlike(states: Sequence[TrainingState]) -> None:
 def _identity(state: TrainingState) -> dict[str, object]:
     """Everything that replicas of one stack must have in common, by the name under which a difference is reported."""
     system = state.system
-    config = system.config.model_dump()
     weights = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in _tensors(system)]
     return {
         "the system": f"{type(system).__module__}.{type(system).__qualname__}",
@@ -323,7 +326,7 @@ def _identity(state: TrainingState) -> dict[str, object]:
         "the batch size": state.batch_size,
         "the step": state.step,
         "whether it has a moving average": state.averaged,
-        **{name: value for name, value in config.items() if name not in system.optimizer_only},
+        **in_common(type(system), system.config),
         "the kind of its weights": sorted({f"{kind} on {device}" for _, kind, device in weights}),
         "the layout of its weights": [shape for shape, _, _ in weights],
         "the phases": [

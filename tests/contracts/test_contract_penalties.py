@@ -231,6 +231,14 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
         "mask before a square root",
         {"scores * turn": "scores.sqrt() * turn"},
     ),
+    "replicas may differ in what only the losses read": (
+        ".item()",
+        {
+            "    sees_constant = True\n": "    tensor_weight = True\n\n"
+            "    def changed(self, samples, noise, which, weight):\n        return samples * (1 + float(weight))\n",
+            "def value": "def other",
+        },
+    ),
 }
 
 

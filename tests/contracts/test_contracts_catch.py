@@ -63,6 +63,13 @@ CONDITIONAL = {
     SAMPLE: "        return Points(self.net(latents) + 0.1 * labels[:, None])\n",
 }
 
+# A number that only the loss may read.
+NUMBER = {
+    "    class Config": '    loss_only = frozenset({"weight"})\n    class Config',
+    "width: int = 8": "width: int = 8\n        weight: float = 0.5",
+    BUILT: BUILT + "        self.weight = config.weight\n",
+}
+
 # Contract -> (a piece of what is said, and what is replaced by what).
 BREAKS: dict[str, tuple[str, dict[str, str]]] = {
     "unknown keys are refused": ("write class Config(Strict)", {"Config(Strict)": "Config(BaseModel)"}),
@@ -180,6 +187,10 @@ BREAKS: dict[str, tuple[str, dict[str, str]]] = {
             LOSS: '        made = self.net(noise["z"]) * self.config.weight\n',
         },
     ),
+    "replicas may differ in what only the losses read": (
+        "read self.config.weight where it is used",
+        NUMBER | {LOSS: LOSS + "        made = made * self.weight\n"},
+    ),
 }
 
 
@@ -213,6 +224,63 @@ def test_a_contract_catches_the_system_that_breaks_it(contract: str, tmp_path: P
     broken = {name: result.message for name, result in results.items() if result.state == "broken"}
     assert list(broken) == [contract], broken
     assert said in broken[contract]
+
+
+def of_number(tmp_path: Path, **replaced: str) -> str | None:
+    """What is said of a sound system with a key `weight`, whose pieces are replaced."""
+    text = SOUND
+    for old, new in NUMBER.items():
+        text = text.replace(old, new)
+    for piece, new in replaced.items():
+        old = {"loss": LOSS, "built": NUMBER[BUILT], "keys": "weight: float = 0.5"}[piece]
+        assert old in text
+        text = text.replace(old, new)
+    results = examined(tmp_path, text)
+    broken = {name: result.message for name, result in results.items() if result.state == "broken"}
+    assert broken.keys() <= {"replicas may differ in what only the losses read"}, broken
+    return next(iter(broken.values()), None)
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        "made = made * self.config.weight",
+        "made = made * self.config.weight if self.config.weight else made",
+        "made = made * self.config.weight if self.config.weight > 0 else made",
+        "made = made * (1 - self.config.weight) ** 2",
+        "made = made * (1 + min(step / 100, 1) * self.config.weight)",
+        "pass",
+    ],
+)
+def test_a_number_may_be_used_as_one_and_asked_whether_it_is_0(used: str, tmp_path: Path) -> None:
+    assert of_number(tmp_path, loss=f"{LOSS}        {used}\n") is None
+
+
+@pytest.mark.parametrize(
+    ("replaced", "said"),
+    [
+        ({"loss": "made = made * self.weight"}, "off"),
+        ({"loss": "made = made * (2 if self.config.weight > 0.3 else 1)"}, "data-dependent"),
+        ({"loss": "made = made * round(self.config.weight * 4)"}, "round"),
+        ({"loss": "made = made * float(self.config.weight)"}, ".item()"),
+        (
+            {
+                "keys": "weight: int = 8",
+                "built": "self.net = nn.Sequential(nn.Linear(3, config.weight), nn.Linear(config.weight, 2))",
+            },
+            "layout of its weights",
+        ),
+        ({"keys": "weight: str = 'some'"}, "only a number"),
+        ({"keys": "heaviness: float = 0.5", "built": "pass"}, "weight, which Config does not have"),
+    ],
+)
+def test_a_key_that_is_more_than_a_number_of_the_loss_is_named(
+    replaced: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    places = {"loss": f"{LOSS}        ", "built": f"{BUILT}        ", "keys": ""}
+    pieces = {piece: f"{places[piece]}{new}" + "\n" * (piece != "keys") for piece, new in replaced.items()}
+    message = of_number(tmp_path, **pieces)
+    assert message is not None and said in message, message
 
 
 def test_a_schedule_or_a_phase_that_leaves_steps_out_breaks_nothing(tmp_path: Path) -> None:

@@ -118,6 +118,32 @@ def test_it_comes_to_what_it_comes_to_one_after_another(
         assert len(compare_trials(registry, next(iter(stacked.values()))["sweep"]).rows) == 3
 
 
+WEIGHTS = """\
+data: {name: digits}
+system: {name: vae, width: 4, latent_size: 3, beta: {choice: [0.5, 1.0, 2.0, 8.0]}}
+training: {steps: 20, batch_size: 16, log_every: 10, evaluate_every: 20, threads: 1, ema: 0.9}
+evaluation: {name: image-small, samples: 200}
+objective: {minimize: fd_clf}
+search: {trials: 4, seeds: 1, sampler: grid}
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_other_weights_in_the_loss_come_to_what_they_come_to_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "Writer", WriterHere)
+    (folder / "mine.yaml").write_text(WEIGHTS)
+    alone, stacked = sweep(folder, "alone", replicas="off"), sweep(folder, "stacked", replicas=4)
+    assert stacked.keys() == alone.keys() == {f"{trial}.0" for trial in range(4)}
+    assert len({run["config"]["beta"] for run in stacked.values()}) == 4
+    for key, run in stacked.items():
+        assert run["state"] == "FINISHED" and run["environment"]["stacked"] == sorted(stacked)
+        assert run["config"] == alone[key]["config"]
+        assert close(losses(run), losses(alone[key])), key
+    assert not close(losses(stacked["0.0"]), losses(alone["1.0"]))
+
+
 @pytest.mark.slow
 def test_interrupted_by_the_user_it_is_stored_and_goes_on(folder: Path) -> None:
     program = [sys.executable, "-m", "aigc_lab"]
@@ -170,6 +196,11 @@ def test_runs_are_alike_but_for_seeds_and_what_the_optimisers_read(folder: Path)
     for changes in ({"system__hidden": "17"}, {"system__loss": "hinge"}, {"training__batch_size": "16"}):
         assert of(**changes) != of()
     assert of(training__steps="80") != of()
+    weight = "system__penalty_weight"
+    with_penalty = {"system__penalty": "r1", weight: "1"}
+    assert of(**with_penalty) == of(**with_penalty | {weight: "0.1"})
+    for other in ("0", "null"):
+        assert of(**with_penalty) != of(**with_penalty | {weight: other})
 
 
 @pytest.mark.parametrize(

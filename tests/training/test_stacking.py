@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aigc_lab import noise, plugins
 from aigc_lab.data.shared.batches import Batches
+from aigc_lab.penalties.instance_noise import InstanceNoise
 from aigc_lab.samples import Images, Points, Samples, Text
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import System
@@ -61,7 +62,12 @@ SETUPS: dict[str, Setup] = {
 
 
 def replicas(
-    setup: Setup, rates: Sequence[float] = RATES, *, first_seed: int = 0, averaged: bool = True
+    setup: Setup,
+    rates: Sequence[float] = RATES,
+    *,
+    first_seed: int = 0,
+    averaged: bool = True,
+    own: Sequence[dict[str, float]] = ({}, {}, {}),
 ) -> list[Replica]:
     kind, options, data, count = setup
     classes = 10 if data.modality == Modality.IMAGES else None
@@ -69,7 +75,7 @@ def replicas(
     shape = Shape(data.modality, tuple(data.values.shape[1:]), classes, vocabulary)
     made = []
     for seed in range(first_seed, first_seed + count):
-        config = kind.Config(**(options | {"lr": rates[seed - first_seed]}))
+        config = kind.Config(**(options | {"lr": rates[seed - first_seed]} | own[seed - first_seed]))
         state = TrainingState.fresh(kind, config, shape, seed=seed, batch_size=BATCH, device="cpu", averaged=averaged)
         made.append(Replica(state, Batches(data, BATCH, seed), seed))
     return made
@@ -169,16 +175,21 @@ EVERY_SYSTEM = [
 ]
 
 
-@pytest.mark.parametrize(("name", "knobs"), EVERY_SYSTEM)
-def test_every_system_that_stacks_is_what_it_is_alone(
-    name: str, knobs: dict[str, Any], double: Callable[[list[Replica]], list[Replica]]
-) -> None:
+def setup_of(name: str, knobs: dict[str, Any]) -> Setup:
+    """Two small replicas of the system, with these knobs."""
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
     data: Samples = {Modality.IMAGES: PICTURES, Modality.POINTS: POINTS, Modality.TEXT: SENTENCES}[kind.modality]
     if name == "dirac":
         data = Points(torch.zeros(60, 1))
     small = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields}
-    setup: Setup = (kind, small | knobs, data, 2)
+    return kind, small | knobs, data, 2
+
+
+@pytest.mark.parametrize(("name", "knobs"), EVERY_SYSTEM)
+def test_every_system_that_stacks_is_what_it_is_alone(
+    name: str, knobs: dict[str, Any], double: Callable[[list[Replica]], list[Replica]]
+) -> None:
+    setup = setup_of(name, knobs)
     alone, stacked = double(replicas(setup)), double(replicas(setup))
     if alone[0].state.system.unstackable is not None:
         with pytest.raises(ValueError, match="cannot be stacked: torch's (vmap|LSTM)"):
@@ -195,6 +206,106 @@ def test_every_system_that_stacks_is_what_it_is_alone(
     for one, two in zip(alone, stacked, strict=True):
         assert distance(contents(one), contents(two)) < DOUBLE
     assert distance(contents(alone[0]), contents(stacked[1])) > 1e4 * DOUBLE
+
+
+# Each number that only losses read, where something reads it. The others of a system are the same code as these.
+NUMBERS: list[tuple[str, dict[str, Any], dict[str, Sequence[float]]]] = [
+    ("vae", {"likelihood": "gaussian"}, {"beta": (4, 0.5), "free_bits": (0.05, 0.3), "sigma": (0.2, 0.7)}),
+    ("vae", {"annealing": "linear", "anneal_steps": 3}, {"beta": (4, 0.5)}),
+    ("beta_tc_vae", {}, {"mutual_information": (1, 2), "beta": (6, 1), "dimension_wise": (1, 0.2)}),
+    ("factor_vae", {}, {"gamma": (10, 40)}),
+    ("info_vae", {}, {"alpha": (0.5, 0.2), "mmd_weight": (1000, 300), "kernel_scale": (3, 11)}),
+    ("wae_mmd", {}, {"mmd_weight": (10, 1), "kernel_scale": (3, 11)}),
+    ("rae", {"regulariser": "gradient"}, {"code_weight": (0.01, 1), "regulariser_weight": (1e-4, 0.3)}),
+    ("vae_gan", {}, {"beta": (1, 7), "feature_weight": (1e-2, 1)}),
+    ("vq_vae", {"codes": 16}, {"commitment": (0.25, 2), "restart": (0.1, 1.2)}),
+    ("began", {}, {"gamma": (0.5, 0.9), "control": (1e-3, 0.5)}),
+    ("dcgan", {"penalty": "wgan_gp"}, {"penalty_weight": (10, 1)}),
+    ("dcgan", {"conditional": "auxiliary"}, {"auxiliary_weight": (1, 0.1)}),
+    ("point_gan", {"penalty": "instance_noise"}, {"penalty_weight": (0.1, 0.7)}),
+    ("point_gan", {"penalty": "consensus", "update": "simultaneous"}, {"penalty_weight": (0.1, 0.4)}),
+    ("point_gan", {"loss": "wasserstein"}, {"clip": (0.01, 0.05)}),
+    ("r3gan", {"decay_images": 40}, {"penalty_weight": (0.05, 1), "final_penalty": (0.1, 0.5)}),
+    ("infogan", {"optimizer": "sgd"}, {"information_weight": (1, 5), "continuous_weight": (0.1, 3)}),
+    ("dirac", {"penalty": "r1"}, {"penalty_weight": (0.3, 1)}),
+    ("dirac", {"penalty": "instance_noise"}, {"penalty_weight": (0.3, 1)}),
+    ("transformer_lm", {}, {"dropout": (0.2, 0.5)}),
+    (
+        "gumbel_gan",
+        {"decoder": "transformer", "hidden": 8, "heads": 2, "filters": 0.02},
+        {"critic_l2": (0.1, 2), "critic_dropout": (0.25, 0.6)},
+    ),
+]
+
+
+def declared(kind: type[System]) -> frozenset[str]:
+    """What a system says of itself beside its bases."""
+    return kind.loss_only - frozenset().union(*(getattr(base, "loss_only", frozenset()) for base in kind.__bases__))
+
+
+@pytest.mark.parametrize(("name", "knobs", "numbers"), NUMBERS)
+def test_replicas_of_other_numbers_are_what_each_is_alone(
+    name: str,
+    knobs: dict[str, Any],
+    numbers: dict[str, Sequence[float]],
+    double: Callable[[list[Replica]], list[Replica]],
+) -> None:
+    """One seed of all: what sets the replicas apart are these numbers, each of which is missed where it is not read."""
+    setup = setup_of(name, knobs)
+    own = [{key: values[number] for key, values in numbers.items()} for number in range(2)]
+    alone, stacked = (double(replicas(setup, (1e-3, 1e-3), own=own)) for _ in range(2))
+    finish(Plain, alone, steps=5)
+    finish(Stacked, stacked, steps=5)
+    for one, two in zip(alone, stacked, strict=True):
+        assert distance(contents(one), contents(two)) < DOUBLE
+    for key in numbers:
+        others = double(replicas(setup, (1e-3, 1e-3), own=[each | {key: own[0][key]} for each in own]))
+        finish(Plain, others, steps=5)
+        assert distance(contents(others[1]), contents(stacked[1])) > 1e3 * DOUBLE, key
+
+
+def test_every_number_that_only_losses_read_is_tried() -> None:
+    kinds = {name: plugins.find(System, name) for name in plugins.names("systems")}  # type: ignore[type-abstract]
+    tried = {key for _, _, numbers in NUMBERS for key in numbers}
+    assert {key for kind in kinds.values() for key in kind.loss_only} == tried
+    for name, kind in kinds.items():
+        assert declared(kind) <= {key for each, _, numbers in NUMBERS if each == name for key in numbers}, name
+
+
+def test_a_number_that_is_0_makes_another_program() -> None:
+    kind, options, data, _ = SETUPS["vae"]
+
+    def of(free_bits: float, beta: float) -> TrainingState:
+        return replicas((kind, options | {"free_bits": free_bits, "beta": beta}, data, 1))[0].state
+
+    with pytest.raises(ValueError, match="replicas 0 and 1 cannot be stacked: free_bits is zero and positive"):
+        Stack([of(0, 1), of(0.5, 2)])
+    Stack([of(0, 1), of(0, 2)])
+    Stack([of(0.5, 1), of(0.25, 1)])
+
+
+def test_a_penalty_that_changes_samples_says_whether_its_weight_may_be_a_tensor() -> None:
+    kind, options, data, _ = SETUPS["point_gan"]
+    for penalty, keys in (("r1", {"penalty_weight"}), ("instance_noise", {"penalty_weight"})):
+        assert keys <= kind.loss_only_of(PointGAN.Config(penalty=penalty))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InstanceNoise, "tensor_weight", False)
+        states = [
+            replicas((kind, options | {"penalty": "instance_noise", "penalty_weight": weight}, data, 1))[0].state
+            for weight in (0.1, 0.2)
+        ]
+        with pytest.raises(ValueError, match="penalty_weight is 0.1 and 0.2"):
+            Stack(states)
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_numbers_that_are_equal_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, without = replicas(SETUPS[name]), replicas(SETUPS[name])
+    finish(Stacked, ours, 3)
+    monkeypatch.setattr(type(ours[0].state.system), "loss_only", frozenset())
+    finish(Stacked, without, 3)
+    for one, two in zip(ours, without, strict=True):
+        assert same(contents(one), contents(two))
 
 
 @pytest.mark.parametrize("name", SETUPS)

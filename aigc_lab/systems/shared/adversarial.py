@@ -96,6 +96,7 @@ class AdversarialSystem(System):
             return self
 
     optimizer_only = frozenset({"lr", "critic_lr_ratio", "beta1", "beta2"})
+    loss_only = frozenset({"penalty_weight", "clip"})
 
     config: Config
     generator: nn.Module
@@ -115,6 +116,11 @@ class AdversarialSystem(System):
             self._remembered[key] = tuple(memory)
             for name, value in memory.items():
                 self.register_buffer(name, value)
+
+    @classmethod
+    def loss_only_of(cls, config: Any) -> frozenset[str]:
+        kind = plugins.find(penalties.Penalty, config.penalty)
+        return cls.loss_only - (frozenset() if kind.takes_any_weight() else {"penalty_weight"})
 
     # ---- what a subclass says
 

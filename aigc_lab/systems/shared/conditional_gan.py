@@ -62,6 +62,7 @@ class ConditionalGAN(AdversarialSystem):
                 )
             return self
 
+    loss_only = AdversarialSystem.loss_only | {"auxiliary_weight"}
     #: whether the generator has batch normalisation, by which `projection` gives it labels; any other gets them
     #: beside its latents
     batch_normalised: ClassVar[bool] = False

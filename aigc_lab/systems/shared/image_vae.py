@@ -14,7 +14,7 @@ from aigc_lab.samples import Samples
 from aigc_lab.shape import Shape
 from aigc_lab.systems import base
 from aigc_lab.systems.shared.autoencoder import ImageAutoencoder
-from aigc_lab.systems.shared.kl_term import KL_READS, KLConfig, kl_term
+from aigc_lab.systems.shared.kl_term import KL_NUMBERS, KL_READS, KLConfig, kl_term
 
 
 class Code(NamedTuple):
@@ -50,6 +50,8 @@ class ImageVAE(ImageAutoencoder):
                 raise ValueError(f"sigma is of the Gaussian likelihood, and likelihood is {self.likelihood}")
             return self
 
+    # σ is a buffer, of which each replica has its own.
+    loss_only = frozenset({"sigma"})
     per_latent = 2
     config: Config
     log_sigma: Tensor | None
@@ -149,6 +151,7 @@ class BetaVAE(ImageVAE):
     class Config(ImageVAE.Config, KLConfig):
         pass
 
+    loss_only = ImageVAE.loss_only | KL_NUMBERS
     reads = (*ImageVAE.reads, *KL_READS)
     config: Config
 

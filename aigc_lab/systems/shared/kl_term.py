@@ -28,6 +28,8 @@ class KLConfig(Strict):
 
 #: what annealing leaves without effect
 KL_READS = (Read("anneal_steps", "annealing", ("linear", "cyclical")), Read("cycles", "annealing", ("cyclical",)))
+#: what the losses alone read
+KL_NUMBERS = frozenset({"beta", "free_bits"})
 
 
 def kl_weight(step: int, annealing: str, steps: int, cycles: int) -> float:

@@ -177,6 +177,7 @@ class LanguageModel(AutoregressiveSystem):
         optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     optimizer_only = frozenset({"lr", "max_norm"})
+    loss_only = frozenset({"dropout"})
 
     @abstractmethod
     def __init__(self, config: Any, shape: Shape) -> None:

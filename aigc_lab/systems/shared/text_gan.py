@@ -81,6 +81,7 @@ class TextGAN(AutoregressiveSystem):
         optimizer_options: optimizers.Options = Field({}, description=optimizers.OPTIONS)
 
     optimizer_only = frozenset({"lr", "adversarial_lr", "critic_lr", "max_norm"})
+    loss_only = frozenset({"critic_dropout", "critic_l2"})
     reads: ClassVar[tuple[base.Read, ...]] = (
         base.Read("embedding", "decoder", ("lstm", "gru")),
         base.Read("heads", "decoder", ("transformer",)),
