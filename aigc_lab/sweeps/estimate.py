@@ -4,9 +4,8 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from aigc_lab import plugins
 from aigc_lab.data.shared.batches import Batches
@@ -17,9 +16,9 @@ from aigc_lab.experiment.experiment import Experiment
 from aigc_lab.host import environment
 from aigc_lab.sweeps.budget import confirmations, most_runs, total_trials
 from aigc_lab.systems.base import Phase
-from aigc_lab.training.loop import train_one
-from aigc_lab.training.recorder import Diverged
-from aigc_lab.training.state import TrainingState
+from aigc_lab.training.captured import SETTLED, as_ever
+from aigc_lab.training.loop import train
+from aigc_lab.training.state import Replica, TrainingState
 
 # Seconds that timing one system may take, about.
 _PATIENCE = 5.0
@@ -141,16 +140,24 @@ def stretches(phases: Sequence[Phase], steps: int) -> list[int]:
 
 def _timed(state: TrainingState, batches: Batches, plan: Configuration, warm: int, timed: int) -> float:
     """Seconds of a step, from the state's on."""
-    training, first = plan.training, state.step
-    options = {"seed": 0, "decay": training.ema, "precision": training.precision}
-    each = 0.0
+    first, each = state.step, 0.0
     for steps in (1, warm, warm + timed):
         begun, started = state.step, time.perf_counter()
-        # What diverges here takes as long, and is told when it is a run.
-        with suppress(Diverged):
-            for _ in train_one(state, batches, steps=first + steps, every=first + steps, **options):  # type: ignore[arg-type]
+        with as_ever():
+            for _ in _steps(state, batches, plan, first + steps):
                 pass
         each = (time.perf_counter() - started) / max(state.step - begun, 1)
         if each * timed > _PATIENCE:
-            break  # a step that long is no longer for having been the first
-    return each
+            return each  # a step that long is no longer for having been the first
+    if each * (SETTLED + timed) > _PATIENCE:
+        return each  # of a step that long little is saved as a program
+    times = [time.perf_counter() for _ in _steps(state, batches, plan, state.step + SETTLED + timed)]
+    return (times[-1] - times[SETTLED - 1]) / (len(times) - SETTLED) if len(times) > SETTLED else each
+
+
+def _steps(state: TrainingState, batches: Batches, plan: Configuration, steps: int) -> Iterator[object]:
+    """Trains the state to `steps` steps, and yields after each."""
+    training = plan.training
+    options: dict[str, Any] = {"decay": training.ema, "precision": training.precision}
+    # What diverges here takes as long, and is told when it is a run.
+    yield from train([Replica(state, batches, 0)], steps=steps, every=steps, paused=lambda: True, **options)

@@ -22,6 +22,7 @@ from aigc_lab.host.weights import WeightsPolicy
 from aigc_lab.runs.faults import out_of_memory
 from aigc_lab.sweeps import needs
 from aigc_lab.sweeps.rehearsal import SAMPLES, train_first_steps
+from aigc_lab.training.captured import SETTLED
 
 # Of the free memory that is given away: allocators round up, and what others take changes.
 _SHARE = 0.8
@@ -99,8 +100,9 @@ def perform(
     for plan in demanding(experiment, device):
         title, batch = plan.title, plan.training.batch_size
         try:
-            # Whole blocks are drawn, however few samples are asked for: as many at once as for a score.
-            train_first_steps(plan, device).average.generate(SAMPLES, "memory")
+            # As long as it takes to make CUDA graphs of them, which keep their memory. Whole blocks are drawn, however
+            # few samples are asked for: as many at once as for a score.
+            train_first_steps(plan, device, SETTLED).average.generate(SAMPLES, "memory")
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

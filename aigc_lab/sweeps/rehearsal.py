@@ -102,7 +102,7 @@ def _plans(experiment: Experiment, system: str) -> Iterator[Configuration]:
             yield plan
 
 
-def train_first_steps(plan: Configuration, device: str) -> TrainingState:
+def train_first_steps(plan: Configuration, device: str, steps: int = _STEPS) -> TrainingState:
     """A configuration after its first steps. Raises `UsageError` for curves that no store would take."""
     training = plan.training
     state = TrainingState.fresh(
@@ -118,7 +118,7 @@ def train_first_steps(plan: Configuration, device: str) -> TrainingState:
     batches = Batches(plan.dataset.load("train").to(device), training.batch_size, seed=0)
     with suppress(Diverged):  # that is told when it is a run
         for progress in train_one(
-            state, batches, steps=_STEPS, every=_STEPS, seed=0, decay=training.ema, precision=training.precision
+            state, batches, steps=steps, every=steps, seed=0, decay=training.ema, precision=training.precision
         ):
             _refuse_names(plan, progress.scalars)
     return state

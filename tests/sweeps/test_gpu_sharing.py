@@ -14,6 +14,7 @@ from aigc_lab.host import capacity, confined, environment, gpus
 from aigc_lab.sweeps import gpu_sharing, needs, places
 from aigc_lab.sweeps.execution import Asked, choose
 from aigc_lab.sweeps.gpu_sharing import share_gpus
+from aigc_lab.training.captured import SETTLED
 
 GB = 10**9
 
@@ -103,7 +104,8 @@ class Memory:
         monkeypatch.setattr(gpus, "released", lambda device: self.peak - self.held)
         monkeypatch.setattr(gpus, "forget", self.forget)
 
-    def train(self, plan: Any, device: str) -> Any:
+    def train(self, plan: Any, device: str, steps: int) -> Any:
+        assert steps >= SETTLED, "what CUDA graphs hold is measured too"
         batch = plan.training.batch_size * getattr(plan.system_config, "hidden", 1)
         self.trained.append(batch)
         self.peak = self.sizes[batch]

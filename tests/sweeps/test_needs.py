@@ -12,6 +12,7 @@ from aigc_lab.executors.base import Place
 from aigc_lab.experiment import experiment, space
 from aigc_lab.experiment.checks import check_experiment
 from aigc_lab.sweeps import estimate, needs
+from aigc_lab.training.captured import SETTLED
 
 FREE = 10**9
 HERE = [Place("cpu", 1)]
@@ -183,17 +184,17 @@ def test_a_grid_is_counted_and_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> 
 def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
 
-    def counted(state: Any, *_: Any, **options: Any) -> Any:
-        steps.append(options["steps"])
-        state.step = options["steps"]
+    def counted(state: Any, batches: Any, plan: Any, until: int) -> Any:
+        steps.append(until)
+        state.step = until
         return iter(())
 
-    monkeypatch.setattr(estimate, "train_one", counted)
+    monkeypatch.setattr(estimate, "_steps", counted)
     estimate.estimate(made(), HERE)
-    assert steps == [1, 3, 13]
+    assert steps == [1, 3, 13, 13 + SETTLED + 10]
     monkeypatch.setattr(estimate, "_PATIENCE", 0.0)
     estimate.estimate(made(), HERE)
-    assert steps == [1, 3, 13, 1]
+    assert steps[4:] == [1]
 
 
 def test_every_stretch_in_which_other_phases_run_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,13 +213,13 @@ def test_every_stretch_in_which_other_phases_run_is_timed(monkeypatch: pytest.Mo
     )
     clock = [0.0]
 
-    def counted(state: Any, *_: Any, steps: int, **options: Any) -> Any:
+    def counted(state: Any, batches: Any, plan: Any, steps: int) -> Any:
         while state.step < steps:
             clock[0] += 1.0 if state.step < 40 else 3.0
             state.step += 1
-        return iter(())
+            yield
 
-    monkeypatch.setattr(estimate, "train_one", counted)
+    monkeypatch.setattr(estimate, "_steps", counted)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     (ms,) = estimate.estimate(found, HERE).step_ms.values()
     assert ms == pytest.approx(1000 * (40 * 1 + 60 * 3) / 100)
@@ -245,7 +246,7 @@ def test_the_training_that_scores_cost_is_timed_and_said(monkeypatch: pytest.Mon
     def learned(samples: Any, shape: Any, steps: int, **options: Any) -> None:
         clock[0] += 0.5 * steps
 
-    monkeypatch.setattr(estimate, "train_one", lambda *given, **options: iter(()))
+    monkeypatch.setattr(estimate, "_steps", lambda *given: iter(()))
     monkeypatch.setattr("aigc_lab.metrics.cas.fit", learned)
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     cost = estimate.estimate(found, HERE * 2)
