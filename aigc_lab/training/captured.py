@@ -36,9 +36,10 @@ _TIMED = 4
 SETTLED = 3 + 2 * _TIMED
 # What a captured step may be off, of what the step changed, on a device whose sums have no order.
 _OFF = 1e-2
-#: by a step's number, and by its inputs' shapes: what steps of one kind have in common
+#: what steps of one kind have in common: which phases run, and the shapes of what they are given
 Key = tuple[object, ...]
-Compute = Callable[[Any], Tensor]
+#: what computes a step: of its number the step's rows, and what else is to be known of them, which is no tensor
+Compute = Callable[[Any], tuple[Tensor, Any]]
 _of_thread = threading.local()
 
 
@@ -73,17 +74,8 @@ def _reading(name: str) -> Callable[..., Any]:
 
 
 # `__bool__`, `__index__`, `__lt__`, `__rmul__`, `__format__`, …: whatever a number can be asked.
-for _name in set(dir(int)) - set(dir(object)) | {
-    "__eq__",
-    "__ne__",
-    "__lt__",
-    "__le__",
-    "__gt__",
-    "__ge__",
-    "__hash__",
-}:
-    setattr(WatchedStep, _name, _reading(_name))
-for _name in ("__repr__", "__str__", "__format__"):
+_COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__")
+for _name in (*set(dir(int)) - set(dir(object)), *_COMPARISONS, "__repr__", "__str__", "__format__"):
     setattr(WatchedStep, _name, _reading(_name))
 
 
@@ -100,9 +92,9 @@ class Programs:
         self._slots: dict[Key, _Slot] = {}
         self._places = self._tensors_lie()
 
-    def step(self, kind: Key, inputs: Sequence[Tensor], at: int, compute: Compute) -> Tensor:
-        """The rows of a step of this kind: by its program where there is one, else by `compute(at)`, which reads
-        `inputs`, and records or tries one where it is time to.
+    def step(self, kind: Key, inputs: Sequence[Tensor], at: int, compute: Compute) -> tuple[Tensor, Any]:
+        """What `compute(at)` gives, which reads `inputs`: by the program of such steps, where there is one; else it is
+        called, and recorded where it is time to.
         """
         if self.reason is not None or getattr(_of_thread, "off", False):
             return compute(at)
@@ -141,13 +133,14 @@ class _Slot:
         self._module, self._device, self._state = module, device, state
         self._seen = 0
         self._first: Program | None = None
+        self._known: Any = None
         self._repeat: Callable[[Sequence[Tensor]], Tensor] | None = None
         self._seconds: tuple[list[float], list[float]] = [], []
         self._as_ever = False
         self.reason: str | None = None
         self.repeated = 0
 
-    def step(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> Tensor:
+    def step(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> tuple[Tensor, Any]:
         self._seen += 1
         if self._seen == 1 or self._as_ever:  # the first of a kind may build what later ones find
             return compute(at)
@@ -156,27 +149,38 @@ class _Slot:
         if len(self._seconds[0]) < _TIMED and self._device.type == "cpu":
             return self._timed(inputs, at, compute)
         self.repeated += 1
-        return self._repeat(inputs)
+        return self._repeat(inputs), self._known
 
-    def _timed(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> Tensor:
+    def _timed(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> tuple[Tensor, Any]:
         assert self._repeat is not None
         ways = self._seconds
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         program = len(ways[1]) <= len(ways[0])
         begun = clock()
-        rows = self._repeat(inputs) if program else compute(at)
+        found = (self._repeat(inputs), self._known) if program else compute(at)
         ways[program].append(clock() - begun)
         self.repeated += program
         if len(ways[0]) == _TIMED:
             self._as_ever = statistics.median(ways[0]) < statistics.median(ways[1])
             if self._as_ever:
                 self._repeat = None
-        return rows
+        return found
 
-    def _recorded(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> Tensor:
-        step, attributes, before = WatchedStep(at), _attributes(self._module), _copies(self._state())
+    def _recorded(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> tuple[Tensor, Any]:
         try:
-            (rows,), program = record(lambda: [compute(step)], inputs)
+            before = _copies(self._state())
+        except RuntimeError:
+            self.reason = "there is no memory for a copy of its weights"
+            return compute(at)
+        step, attributes, known = WatchedStep(at), _attributes(self._module), None
+
+        def computed() -> list[Tensor]:
+            nonlocal known
+            rows, known = compute(step)
+            return [rows]
+
+        try:
+            (rows,), program = record(computed, inputs)
         except Exception as error:  # noqa: BLE001 -- of a loss that cannot do with a watched step, or its own: it is met again
             _restore(self._state(), before)
             self.reason = f"it cannot be recorded: {error}"
@@ -188,14 +192,16 @@ class _Slot:
             fault = "an attribute of a module changes with a step"
         elif fault is None and self._first is not None and (other := self._first.difference(program)) is not None:
             fault = f"two steps are not the same operations: {other}"
+        elif fault is None and self._first is not None and known != self._known:
+            fault = "two steps have other scalars"
         if fault is not None:
             self.reason = fault
         elif self._first is None:
-            self._first = program
+            self._first, self._known = program, known
         else:
             self._try(self._first, before, inputs, rows)
             self._first = None
-        return rows
+        return rows, known
 
     def _try(self, program: Program, before: Sequence[Tensor], inputs: Sequence[Tensor], rows: Tensor) -> None:
         """Repeats the step that was just recorded, from the state before it; leaves the state as it is after it."""

@@ -24,6 +24,8 @@ from aigc_lab.training.recorder import Columns, Diverged
 from aigc_lab.training.state import Precision, Replica
 
 Gradients = tuple[Tensor, ...]
+# The number of a phase, and what `Recorder.columns` reads of it.
+_Noted = tuple[int, tuple[str, ...], tuple[str, ...], bool]
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,10 @@ class Course(ABC):
         self._average = average
         #: what the losses of this step are given, by phase and turn
         self._given: dict[tuple[int, int], Given] = {}
-        #: of what this step recorded so far: the phases, and the names of `Recorder.columns`; the numbers
-        self._recorded: list[tuple[int, tuple[str, ...], tuple[str, ...], bool]] = []
+        #: what this step has to record so far, and its numbers
+        self._noted: list[_Noted] = []
         self._columns: list[Tensor] = []
-        #: the columns of each kind of step
-        self._kinds: dict[object, Columns] = {}
+        self._known_columns: dict[tuple[_Noted, ...], Columns] = {}
         #: numbers of the phases whose gradients are measured in this step
         self._measured: set[int] = set()
         self._device = next(self.replicas[0].state.system.parameters()).device
@@ -129,13 +130,11 @@ class Course(ABC):
         ]
         # All batches and noise first: what follows is a function of them and of what lies in the weights' memory.
         self._given = {each: self._given_to(*each) for together in order for each in together}
-        kind, inputs = (
-            (present, frozenset(self._measured)),
-            [t for given in self._given.values() for t in given.tensors()],
-        )
+        kind = (present, frozenset(self._measured))
+        inputs = [tensor for given in self._given.values() for tensor in given.tensors()]
 
-        def compute(step: Any) -> Tensor:
-            self._recorded, self._columns = [], []
+        def compute(step: Any) -> tuple[Tensor, tuple[_Noted, ...]]:
+            self._noted, self._columns = [], []
             for together in order:
                 # The phases of a turn are differentiated at the same point, before any of them is updated.
                 differentiated = [(each[0], *self._differentiate(*each, step)) for each in together]
@@ -143,16 +142,11 @@ class Course(ABC):
                     self._update(number, loss, gradients, step)
                     self._note(number, loss, gradients if number in self._measured else None)
             with torch.no_grad():
-                return self._rows()
+                return self._rows(), tuple(self._noted)
 
-        rows = self._programs.step(kind, inputs, self.at, compute) if present else compute(self.at)
-        if kind not in self._kinds:
-            first = self.replicas[0].state
-            self._kinds[kind] = first.recorder.columns(
-                [(first.phases[number], dynamics, parts, norms) for number, dynamics, parts, norms in self._recorded]
-            )
+        rows, noted = self._programs.step(kind, inputs, self.at, compute) if present else compute(self.at)
         self._average.update(self.at)
-        self._end_rows(self._kinds[kind], rows)
+        self._end_rows(self._columns_of(noted), rows)
         self._given = {}
         for replica in self.replicas:
             replica.state.step += 1
@@ -171,9 +165,16 @@ class Course(ABC):
     def _update(self, number: int, loss: Loss, gradients: Gradients, step: int) -> None:
         """Updates the parameters that phase `number` trains, and calls `after` with `step`."""
 
+    def _columns_of(self, noted: tuple[_Noted, ...]) -> Columns:
+        if noted not in self._known_columns:
+            first = self.replicas[0].state
+            recorded = [(first.phases[number], *names) for number, *names in noted]
+            self._known_columns[noted] = first.recorder.columns(recorded)  # type: ignore[arg-type]
+        return self._known_columns[noted]
+
     def _note(self, number: int, loss: Loss, gradients: Gradients | None) -> None:
         """Adds a loss to the row of the step, with the norms of its gradients if they are given."""
-        self._recorded.append((number, tuple(loss.dynamics), tuple(loss.parts), gradients is not None))
+        self._noted.append((number, tuple(loss.dynamics), tuple(loss.parts), gradients is not None))
         self._columns += [*loss.dynamics.values(), *loss.parts.values(), loss.total]
         if gradients is not None:
             self._columns += self._norms(gradients)

@@ -71,13 +71,20 @@ class Shift(System):
         return Points(self.net(latents))
 
 
-def course_of(kind: type[System], how: type[Course] = Plain, count: int = 1, seed: int = 0, **options: Any) -> Any:
+def course_of(
+    kind: type[System],
+    how: type[Course] = Plain,
+    count: int = 1,
+    seed: int = 0,
+    precision: Any = "fp32",
+    **options: Any,
+) -> Any:
     replicas = []
-    for number in range(seed, seed + count):
+    for number in range(count):
         config = kind.Config(**options)
         state = TrainingState.fresh(kind, config, SHAPE, seed=number, batch_size=BATCH, device="cpu")
         replicas.append(Replica(state, Batches(DATA, BATCH, number), number))
-    (course,) = how.of(replicas, 0.9, "fp32")
+    (course,) = how.of(replicas, 0.9, precision)
     course.resume()
     return course
 
@@ -113,6 +120,7 @@ def programs_win(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Shift, {}),
         (Shift, {"decay": True}),
+        (Shift, {"precision": "bf16"}),
         (Shift, {"rule": "rmsprop"}),
         (Shift, {"rule": "sgd", "decay": True}),
         (PointGAN, {"hidden": 8, "latent_size": 2, "n_critic": 2, "penalty": "r1"}),
@@ -161,6 +169,15 @@ class Typed(Shift):
         return 0
 
 
+class Wordy(Shift):
+    """It has another scalar after the first step that is recorded."""
+
+    def loss(self, batch: Any, noise: Noise, step: int) -> Loss:
+        self.calls = getattr(self, "calls", iter(range(100)))
+        whole = super().loss(batch, noise, step)
+        return whole._replace(dynamics={f"seen{min(next(self.calls), 2)}": self.seen + 0})
+
+
 class Declared(Shift):
     uncapturable = "it prints"
 
@@ -173,6 +190,7 @@ class Declared(Shift):
         (Rebinding, "an attribute of a module changes"),
         (Asking, "on the host"),
         (Typed, "it cannot be recorded: a step is a number"),
+        (Wordy, "other scalars"),
         (Declared, "it prints"),
     ],
 )
