@@ -16,7 +16,7 @@ from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import Decay, Loss, OptimizerConfig, Phase, System
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training import captured
-from aigc_lab.training.captured import SETTLED, WatchedStep, as_ever
+from aigc_lab.training.captured import SETTLED, Programs, WatchedStep, as_ever
 from aigc_lab.training.course import Course, Given
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.program import Piece, Program
@@ -151,6 +151,12 @@ class Counting(Shift):
         return off * (self.count > 100)
 
 
+class Alternating(Shift):
+    def extra(self, off: Tensor, step: int) -> Any:
+        self.calls = getattr(self, "calls", iter(range(100)))
+        return off * 2 if next(self.calls) % 2 else off.exp()
+
+
 class Rebinding(Shift):
     def extra(self, off: Tensor, step: int) -> Any:
         self.seen = self.seen + 1
@@ -187,6 +193,7 @@ class Declared(Shift):
     [
         (Annealed, "reads the number of the step"),
         (Counting, "an attribute of a module changes"),
+        (Alternating, "two steps are not the same operations"),
         (Rebinding, "an attribute of a module changes"),
         (Asking, "on the host"),
         (Typed, "it cannot be recorded: a step is a number"),
@@ -208,7 +215,7 @@ def test_a_repetition_with_other_numbers_is_not_kept(monkeypatch: pytest.MonkeyP
 
     def wrong(program: Program, *lines: int) -> Piece:
         piece = whole(program, *lines)
-        return Piece(lambda *given: [each + 1 for each in piece.run(*given)], piece.takes, piece.gives)
+        return Piece(lambda *given: [piece.run(*given), piece.run(*given)][0], piece.takes, piece.gives)
 
     plain, programs = course_of(Shift), course_of(Shift)
     monkeypatch.setattr(Program, "compiled", wrong)
@@ -251,6 +258,17 @@ def test_batches_of_many_shapes_are_no_programs(monkeypatch: pytest.MonkeyPatch)
     assert advance(programs, 6 * BATCH, every=100) == expected
     assert len(programs._programs._slots) == 3 and programs.repeated == 3 * 2
     assert_same(plain, programs)
+
+
+def test_two_inputs_that_are_one_tensor_are_another_program() -> None:
+    weight = torch.zeros(3)
+    programs = Programs(nn.Module(), torch.device("cpu"), lambda: [weight])
+    one, two = torch.ones(3), torch.full((3,), 2.0)
+    for number in range(4 * SETTLED):
+        first, second = (one, one) if number % 2 else (one, two)
+        rows, _ = programs.step((), [first, second], number, lambda _, a=first, b=second: (a * 10 + b, None))  # type: ignore[misc]
+        assert rows.tolist() == ([11.0] * 3 if number % 2 else [12.0] * 3)
+    assert programs.reason is None and programs.repeated > SETTLED
 
 
 def test_programs_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

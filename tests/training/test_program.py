@@ -158,6 +158,20 @@ def test_a_constant_that_is_made_anew_must_stay_the_same() -> None:
     assert "other numbers" in (first.difference(record(function, [values])[1]) or "")
 
 
+def test_a_tensor_that_is_gone_does_not_name_the_next_in_its_place() -> None:
+    values, other = torch.randn(2, 3)
+
+    def function(given: Tensor) -> list[Tensor]:
+        total = given
+        for number in range(50):
+            given * 2
+            total = total * torch.tensor([1.0 + number % 3 / 10] * 3)
+        return [total]
+
+    _, program = record(lambda: function(values), [values])
+    assert torch.equal(repeated(program, other)[0], function(other)[0])
+
+
 # ---- as CUDA graphs
 
 
