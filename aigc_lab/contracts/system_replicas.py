@@ -65,9 +65,9 @@ def _alone(case: Case, index: int, seed: int, options: Mapping[str, float], step
     """The loss of a phase, the gradients of what it trains, the buffers after it, and all that is kept after what
     follows an update.
     """
-    state, draws = _state(case, seed, options, step), drawn(case.fresh().phases[index], seed)
+    state = _state(case, seed, options, step)
     phase = state.phases[index]
-    loss = phase.loss(case.batches(seed)[0], draws, step).total
+    loss = phase.loss(case.batches(seed)[0], drawn(phase, seed), step).total
     gradients = torch.autograd.grad(loss, trained(phase), allow_unused=True)
     buffers = [buffer.clone() for buffer in state.system.buffers()]
     if phase.after is None:
