@@ -1,6 +1,6 @@
 """Replicas of a system, trained together as one program."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from aigc_lab.contracts.base import Broken, Contracts, say
-from aigc_lab.contracts.system_case import Case, drawn, listed
+from aigc_lab.contracts.system_case import Case, copied, drawn, listed
 from aigc_lab.contracts.system_losses import a_loss_is_a_function_of_its_arguments, a_step_asks_the_device_for_no_number
-from aigc_lab.contracts.system_state import a_seed_decides_the_weights_to_the_bit
 from aigc_lab.training.optimizers import trained
 from aigc_lab.training.stack import Stack, together
 from aigc_lab.training.state import TrainingState
@@ -22,7 +21,7 @@ REPLICAS: Contracts[Case] = Contracts()
 _STACKED = 1e-3
 
 
-@REPLICAS.add(a_seed_decides_the_weights_to_the_bit, a_step_asks_the_device_for_no_number)
+@REPLICAS.add(a_loss_is_a_function_of_its_arguments, a_step_asks_the_device_for_no_number)
 def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
     """Small runs are fastest as one program of many replicas; one that cannot must say so in `unstackable`."""
     if case.fresh().system.unstackable is not None:
@@ -35,17 +34,15 @@ def it_stacks_under_vmap_or_says_why_not(case: Case) -> None:
 
 def _off(case: Case, index: int, seeds: tuple[int, int]) -> str | None:
     """How far a number of stacked replicas is from that of each alone, and its size; None within rounding."""
-    replicas: list[_Replica] = [(seed, {}) for seed in seeds]
-    alone = [_alone(case, index, *replica) for replica in replicas]
-    for one, stacked in zip(alone, _stacked(case, index, replicas), strict=True):
+    states = [case.fresh(seed=seed) for seed in seeds]
+    alone = [_alone(case, index, *replica) for replica in zip(states, seeds, strict=True)]
+    for one, stacked in zip(alone, _stacked(case, index, states, seeds), strict=True):
         for size, off in _distances(one, stacked):
             if not off <= _STACKED * size + 1e-6:
                 return f"{off:.3g} off {size:.3g}"
     return None
 
 
-#: the seed of a state, and options of its own
-_Replica = tuple[int, Mapping[str, float]]
 _Tensors = list[Tensor | None]
 
 
@@ -56,46 +53,45 @@ def _distances(one: _Tensors, two: _Tensors) -> Iterator[tuple[float, float]]:
             yield a.abs().max().item(), (a - b).abs().max().item()
 
 
-def _state(case: Case, seed: int, options: Mapping[str, float], step: int) -> TrainingState:
-    state = case.fresh(seed=seed, **options)
-    state.step = step
-    return state
-
-
-def _alone(case: Case, index: int, seed: int, options: Mapping[str, float], step: int = 0) -> _Tensors:
+def _alone(case: Case, index: int, state: TrainingState, seed: int) -> _Tensors:
     """The loss of a phase, the gradients of what it trains, the buffers after it, and all that is kept after what
-    follows an update.
+    follows an update; the state is afterwards what it was.
     """
-    state, draws = _state(case, seed, options, step), drawn(case.fresh().phases[index], seed)
-    phase = state.phases[index]
-    loss = phase.loss(case.batches(seed)[0], draws, step).total
-    gradients = torch.autograd.grad(loss, trained(phase), allow_unused=True)
-    buffers = [buffer.clone() for buffer in state.system.buffers()]
-    if phase.after is None:
-        return [loss, *gradients, *buffers]
-    with torch.no_grad():
-        phase.after(step)
-    return [loss, *gradients, *buffers, *state.system.parameters(), *state.system.buffers()]
+    phase, before = state.phases[index], copied(state.system.state_dict())
+    loss = phase.loss(case.batches(seed)[0], drawn(phase, seed), state.step).total
+    results: _Tensors = [
+        loss,
+        *torch.autograd.grad(loss, trained(phase), allow_unused=True),
+        *_clones(state.system.buffers()),
+    ]
+    if phase.after is not None:
+        with torch.no_grad():
+            phase.after(state.step)
+        results += _clones([*state.system.parameters(), *state.system.buffers()])
+    state.system.load_state_dict(before)
+    return results
 
 
-def _stacked(case: Case, index: int, replicas: Sequence[_Replica], step: int = 0) -> list[_Tensors]:
-    """What `_alone` gives, of each of the replicas in one stack."""
-    states = [_state(case, *replica, step) for replica in replicas]
-    batches = [case.batches(seed)[0] for seed, _ in replicas]
-    phase = states[0].phases[index]
-    draws = [drawn(phase, seed) for seed, _ in replicas]
+def _stacked(case: Case, index: int, states: Sequence[TrainingState], seeds: Sequence[int]) -> list[_Tensors]:
+    """What `_alone` gives, of each of the states in one stack."""
+    phase, batches = states[0].phases[index], [case.batches(seed)[0] for seed in seeds]
+    draws = [drawn(phase, seed) for seed in seeds]
     try:
         stack = Stack(states)
-        totals = stack.loss(index, batches[0], *together(batches, draws), step).total
-        gradients = torch.autograd.grad(totals.sum(), trained(stack.phases[index]), allow_unused=True)
-        found = [totals, *gradients, *(buffer.clone() for buffer in stack.system.buffers())]
+        loss = stack.loss(index, batches[0], *together(batches, draws), stack.step).total
+        results = [loss, *torch.autograd.grad(loss.sum(), trained(stack.phases[index]), allow_unused=True)]
+        results += _clones(stack.system.buffers())
         if phase.after is not None:
-            stack.afterwards(index, step)
-            found += [*stack.system.parameters(), *stack.system.buffers()]
+            stack.afterwards(index, stack.step)
+            results += [*stack.system.parameters(), *stack.system.buffers()]
     except Exception as error:
         remedy = "no .item() and no if on tensors, or declare unstackable = 'why'"
         raise Broken(f"phase {phase.name}: {say(error)[:160]}; {remedy}") from error
-    return [[None if each is None else each[row] for each in found] for row in range(len(states))]
+    return [[None if each is None else each[row] for each in results] for row in range(len(states))]
+
+
+def _clones(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 @REPLICAS.add(a_loss_is_a_function_of_its_arguments)
@@ -155,7 +151,7 @@ def replicas_may_differ_in_what_only_the_losses_read(case: Case) -> None:
             continue
         one, two = ({name: value} for value in pair)
         try:
-            Stack([_state(case, 0, options, 0) for options in (one, two)])
+            Stack([_later(case, 0, options) for options in (one, two)])
         except ValueError as error:
             raise Broken(f"{name} changes more than losses: {say(error)[:160]}; take it out of loss_only") from error
         for index, phase in enumerate(case.fresh().phases):
@@ -173,20 +169,28 @@ def _mistaken(
     """Where a stacked replica of other numbers than the first is further from what it is alone than from what the
     first's numbers make of it; None where it is as alone.
     """
-    alone, by_the_first = (_alone(case, index, seeds[1], options, _LATER) for options in (two, one))
+    states = [_later(case, seed, options) for seed, options in zip(seeds, (one, two), strict=True)]
+    alone = _alone(case, index, states[1], seeds[1])
+    by_the_first = _alone(case, index, _later(case, seeds[1], one), seeds[1])
     effects = [off / size if size else 0.0 for size, off in _distances(alone, by_the_first)]
     if not effects or max(effects) < _EFFECT:
         return None
     try:
-        together = _stacked(case, index, list(zip(seeds, (one, two), strict=True)), _LATER)[1]
+        stacked = _stacked(case, index, states, seeds)[1]
     except Broken as error:
         return say(error.__cause__ or error)[:160]
     most = effects.index(max(effects))
-    for place, (size, off) in enumerate(_distances(alone, together)):
+    for place, (size, off) in enumerate(_distances(alone, stacked)):
         within = 0.1 * max(effects) * size if place == most else _STACKED * size + 1e-6
         if not off <= within:
             return f"a loss, gradient or buffer is {off:.3g} off {size:.3g}"
     return None
+
+
+def _later(case: Case, seed: int, options: Mapping[str, Any]) -> TrainingState:
+    state = case.fresh(seed=seed, **options)
+    state.step = _LATER
+    return state
 
 
 def _two_numbers(case: Case, name: str) -> tuple[float, float] | None:

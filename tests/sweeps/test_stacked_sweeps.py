@@ -244,6 +244,29 @@ def test_it_is_measured_once_and_chosen_by_that(folder: Path, monkeypatch: pytes
     assert stacks.replicas == {"spy": 5} and "1.2 times as slow" in stacks.lines[0]
 
 
+def test_a_number_that_is_not_read_where_it_is_declared_is_noticed(folder: Path) -> None:
+    text = (
+        "from aigc_lab.systems import point_gan\n\n"
+        "class Spy(point_gan.PointGAN):\n"
+        "    loss_only = point_gan.PointGAN.loss_only | {'scale'}\n"
+        "    class Config(point_gan.PointGAN.Config):\n"
+        "        scale: float = 2.0\n"
+        "    def __init__(self, config, shape):\n"
+        "        super().__init__(config, shape)\n"
+        "        self.scale = config.scale\n"
+        "    def _critic_loss(self, *given):\n"
+        "        loss = super()._critic_loss(*given)\n"
+        "        return loss._replace(total=loss.total * SCALE)\n"
+    )
+    said = {}
+    for scale in ("self.scale", "self.config.scale"):
+        (folder / "spy.py").write_text(text.replace("SCALE", scale))
+        stacks = choose_stacks(experiment(folder), [Place("cpu", 1)], 2, 9, folder / "cache")
+        said[scale] = stacks.lines[0]
+    assert said["self.scale"].startswith("spy: one run after another: as one program loss/critic/total is")
+    assert said["self.config.scale"].startswith("spy: 2 alike runs as one program")
+
+
 def test_what_cannot_be_stacked_or_would_be_wrong_is_done_alone(folder: Path) -> None:
     (folder / "spy.py").write_text(
         "from aigc_lab.systems import point_gan\n\n"
