@@ -45,6 +45,11 @@ class Training(Strict):
         "fp32", description="bf16: networks under autocast; penalties, spectral norms and statistics stay in fp32"
     )
     channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="of products of float32 matrices in a training's steps, by torch's names: high is TF32 on GPUs, "
+        "medium bf16 on CPUs that have it; convolutions, samples and scores are as ever",
+    )
     patience: Count | None = Field(
         None,
         ge=1,

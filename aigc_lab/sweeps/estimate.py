@@ -142,7 +142,12 @@ def stretches(phases: Sequence[Phase], steps: int) -> list[int]:
 def _timed(state: TrainingState, batches: Batches, plan: Configuration, warm: int, timed: int) -> float:
     """Seconds of a step, from the state's on."""
     training, first = plan.training, state.step
-    options = {"seed": 0, "decay": training.ema, "precision": training.precision}
+    options = {
+        "seed": 0,
+        "decay": training.ema,
+        "precision": training.precision,
+        "matmul_precision": training.matmul_precision,
+    }
     each = 0.0
     for steps in (1, warm, warm + timed):
         begun, started = state.step, time.perf_counter()

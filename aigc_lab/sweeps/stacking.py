@@ -249,7 +249,12 @@ def _fresh(plan: Configuration, device: str, count: int) -> list[Replica]:
 
 def _rounds(plan: Configuration, replicas: Sequence[Replica], course: type[Course], every: int, rounds: int) -> Any:
     training = plan.training
-    options: dict[str, Any] = {"decay": training.ema, "precision": training.precision, "course": course}
+    options: dict[str, Any] = {
+        "decay": training.ema,
+        "precision": training.precision,
+        "matmul_precision": training.matmul_precision,
+        "course": course,
+    }
     return train(replicas, steps=replicas[0].state.step + every * rounds, every=every, **options)
 
 
