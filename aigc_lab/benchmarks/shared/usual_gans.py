@@ -46,6 +46,17 @@ class Way:
         products = f", products at {self.matmul}" if self.matmul != "highest" else ""
         return f"{self.precision}{', channels last' * self.channels_last}{products}"
 
+    @property
+    def changes(self) -> list[str]:
+        """The keys of an experiment that say so, where they are not its defaults.
+
+        >>> Way("bf16", channels_last=True).changes, Way(matmul="medium").changes
+        (['training.precision=bf16', 'training.channels_last=true'], ['training.matmul_precision=medium'])
+        """
+        keys = {"precision": self.precision, "channels_last": self.channels_last, "matmul_precision": self.matmul}
+        plain = {"precision": "fp32", "channels_last": False, "matmul_precision": "highest"}
+        return [f"training.{key}={str(value).lower()}" for key, value in keys.items() if value != plain[key]]
+
     def segments(self, replicas: Sequence[Replica], steps: int) -> Callable[[], None]:
         """A call that trains replicas, whose states are laid out this way, for so many steps more."""
         return trainings.segments(
