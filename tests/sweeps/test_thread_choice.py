@@ -98,8 +98,8 @@ def test_it_is_measured_once_and_said_in_a_line(machine: Any, tmp_path: Path) ->
         places, line = threaded(made(), [Place("cpu", 4)], tmp_path, chooses=True)
         assert places == [Place("cpu", 2)]
         assert line == (
-            "execution.threads: 2 CPU threads for a run, for most runs per hour (measured: of these 0.80 with 1, 0.67 with "
-            "4)"
+            "execution.threads: 2 CPU threads for a run, for most runs per hour (measured: of these 0.80 with 1, "
+            "0.67 with 4)"
         )
     assert asked == [[1, 2, 4]]
     other = made(training=WHOLE["training"] | {"batch_size": 16})
