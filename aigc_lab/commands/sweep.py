@@ -176,7 +176,9 @@ def _announced(
     for held in needs.described_rollouts(experiment, places[:1] if kind.elsewhere else places):
         console.print(Text(held), soft_wrap=True)
     console.print("timing a few steps of each system …")
-    places, line = threaded(experiment, places, cache, chooses=chooses) if not kind.elsewhere else (places, None)
+    line = None
+    if kind.starts_workers and not kind.elsewhere:  # others take the threads that they have
+        places, line = threaded(experiment, places, cache, chooses=chooses)
     if line is not None:
         console.print(Text(line), soft_wrap=True)
     together = -(-most_runs(experiment) // len(places))

@@ -11,7 +11,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from aigc_lab.api import sweep
+from aigc_lab.commands import sweep as command
 from aigc_lab.commands.worker import crowded
+from aigc_lab.display.terminal import console
 from aigc_lab.errors import UsageError
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.checks import check_experiment
@@ -21,6 +23,8 @@ from aigc_lab.host.settings import Settings
 from aigc_lab.registry.runs import list_runs, show_run
 from aigc_lab.registry.store import Registry
 from aigc_lab.sweeps import needs, thread_choice
+from aigc_lab.sweeps.estimate import Estimate
+from aigc_lab.sweeps.execution import Asked, choose
 from aigc_lab.sweeps.places import assign_places, choose_places, describe_threads
 from aigc_lab.sweeps.thread_choice import fastest, threaded
 
@@ -176,6 +180,18 @@ def test_runs_have_the_number_and_store_it(alone: float, threads: int, machine: 
 
 
 # ---- workers that join a sweep
+
+
+@pytest.mark.parametrize(("executor", "threads"), [(None, 1), ("queue", 4)])
+def test_nothing_is_measured_for_workers_that_join(
+    executor: str | None, threads: int, machine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(4, {1: 1.0, 2: 3.0, 4: 9.0})
+    monkeypatch.setattr(command, "estimate", lambda *_: Estimate(100, 100, LONG, {"point_gan": 1.0}))
+    experiment, places = made(), [Place("cpu", 4)]
+    how = choose(experiment, Asked(executor, devices="cpu"))
+    _, chosen, _ = command._announced(experiment, places, console(stderr=True), False, how, tmp_path)
+    assert chosen == [Place("cpu", threads)]
 
 
 def test_workers_of_one_machine_that_take_too_many_threads_are_told(tmp_path: Path, machine: Any) -> None:
