@@ -9,10 +9,10 @@ from torch import nn
 
 from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import usual_gans
-from aigc_lab.benchmarks.shared.trainings import segments
-from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, LOG_EVERY, NETWORKS, SIDE, Network
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, LATENT, NETWORKS, SIDE, Network, Way
 from aigc_lab.data.shared.batches import Batches
-from aigc_lab.training.state import Precision, Replica
+from aigc_lab.nets.precision import products
+from aigc_lab.training.state import Replica
 
 _STEPS: Mapping[Size, Mapping[Network, int]] = {
     "full": {"mlp": 100, "dcgan": 6},
@@ -27,36 +27,30 @@ class Bound(Benchmark):
     torch's fused Adam. Latents and pictures never change, and no number is kept.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 270, "quick": 30, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 285, "quick": 32, "tiny": 2}
 
     def cases(self, setting: Setting) -> Iterator[Case | Unmeasured]:
         real = usual_gans.real_images(setting.device)
         for network in NETWORKS:
-            ways: list[tuple[Precision, bool]] = [("fp32", False)]
-            if network == "dcgan" and setting.size != "tiny":
-                ways.append(("bf16", True))
-            for precision, channels_last in ways:
+            for way in usual_gans.ways(network, setting.size):
                 steps = _STEPS[setting.size][network]
-                said = f"{precision}{', channels last' * channels_last}"
-                state = usual_gans.state_of(network, setting.device, channels_last=channels_last)
+                state = usual_gans.state_of(network, setting.device, channels_last=way.channels_last)
                 replica = Replica(state, Batches(real, BATCH, 0), 0)
                 yield Case(
-                    f"{network} 32×32, {said}",
+                    f"{network} 32×32, {way}",
                     "its bare arithmetic",
-                    run=segments([replica], steps, decay=0.0, precision=precision, every=LOG_EVERY),
-                    beside=arithmetic(network, setting.device, precision, channels_last, steps),
+                    run=way.segments([replica], steps),
+                    beside=arithmetic(network, setting.device, way, steps),
                     units=steps * BATCH,
                     unit="images",
                     rounds=_ROUNDS[setting.size],
                 )
 
 
-def arithmetic(
-    network: Network, device: str, precision: Precision, channels_last: bool, steps: int
-) -> Callable[[], None]:
+def arithmetic(network: Network, device: str, way: Way, steps: int) -> Callable[[], None]:
     """So many steps of the bare arithmetic of these networks, batch 64."""
     generator, critic = (net.to(device) for net in usual_gans.networks(network))
-    if channels_last:
+    if way.channels_last:
         generator, critic = (net.to(memory_format=torch.channels_last) for net in (generator, critic))
     latents = torch.randn(BATCH, LATENT, device=device)
     real = torch.rand(BATCH, 1, SIDE, SIDE, device=device) * 2 - 1
@@ -64,25 +58,29 @@ def arithmetic(
     optimizers = {
         net: torch.optim.Adam(owned, lr=2e-4, betas=(0.5, 0.999), fused=True) for net, owned in weights.items()
     }
-    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=way.precision == "bf16")
 
     def update(net: nn.Module, loss: torch.Tensor) -> None:
         optimizers[net].zero_grad()
         loss.backward(inputs=weights[net])  # type: ignore[no-untyped-call]
         optimizers[net].step()
 
+    def step() -> None:
+        with autocast:
+            made = generator(latents)
+            if network == "mlp":  # without batch statistics it judges both at once
+                said, other = critic(torch.cat([real, made.detach().float()])).chunk(2)
+            else:
+                said, other = critic(real), critic(made.detach())
+            loss = F.softplus(-said.float()).mean() + F.softplus(other.float()).mean()
+        update(critic, loss)
+        with autocast:
+            loss = F.softplus(-critic(made).float()).mean()
+        update(generator, loss)
+
     def segment() -> None:
-        for _ in range(steps):
-            with autocast:
-                made = generator(latents)
-                if network == "mlp":  # without batch statistics it judges both at once
-                    said, other = critic(torch.cat([real, made.detach().float()])).chunk(2)
-                else:
-                    said, other = critic(real), critic(made.detach())
-                loss = F.softplus(-said.float()).mean() + F.softplus(other.float()).mean()
-            update(critic, loss)
-            with autocast:
-                loss = F.softplus(-critic(made).float()).mean()
-            update(generator, loss)
+        with products(way.matmul):
+            for _ in range(steps):
+                step()
 
     return segment

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 from aigc_lab.benchmarks.base import Benchmark, Case, Setting, Size, Unmeasured
 from aigc_lab.benchmarks.shared import contestants, usual_gans
-from aigc_lab.benchmarks.shared.trainings import segments
-from aigc_lab.benchmarks.shared.usual_gans import BATCH, LOG_EVERY, NETWORKS, Network
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, NETWORKS, Network
 from aigc_lab.data.shared.batches import Batches
-from aigc_lab.training.state import Precision, Replica
+from aigc_lab.training.state import Replica
 
 _STEPS: Mapping[Size, Mapping[Network, int]] = {
     "full": {"mlp": 50, "dcgan": 5},
@@ -23,7 +22,7 @@ class Peers(Benchmark):
     the contestant takes: its data are its own.
     """
 
-    seconds: ClassVar[Mapping[Size, float]] = {"full": 250, "quick": 45, "tiny": 2}
+    seconds: ClassVar[Mapping[Size, float]] = {"full": 260, "quick": 47, "tiny": 2}
 
     def check(self, setting: Setting) -> None:
         if setting.peers is not None:
@@ -41,16 +40,13 @@ class Peers(Benchmark):
                     yield Unmeasured(f"{network} 32×32 of {each.name}", "it does not train this network")
                     continue
                 steps = _STEPS[setting.size][network]
-                ways: list[tuple[Precision, bool]] = [("fp32", False)]
-                if network == "dcgan" and setting.size != "tiny":
-                    ways.append(("bf16", True))
-                for precision, channels_last in ways:
-                    state = usual_gans.state_of(network, setting.device, channels_last=channels_last)
+                for way in usual_gans.ways(network, setting.size):
+                    state = usual_gans.state_of(network, setting.device, channels_last=way.channels_last)
                     replica = Replica(state, Batches(real, BATCH, 0), 0)
                     yield Case(
-                        f"{network} 32×32, {precision}{', channels last' * channels_last}",
+                        f"{network} 32×32, {way}",
                         each.name,
-                        run=segments([replica], steps, decay=0.0, precision=precision, every=LOG_EVERY),
+                        run=way.segments([replica], steps),
                         beside=_repeated(step, steps),
                         units=steps * BATCH,
                         unit="images",

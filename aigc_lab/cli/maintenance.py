@@ -106,6 +106,9 @@ def doctor(
             help="Take over a sweep whose home is gone for good.", metavar="SWEEP", autocompletion=complete_sweep
         ),
     ] = None,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Time for some seconds which keys of training are faster on this machine.")
+    ] = False,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -113,8 +116,8 @@ def doctor(
     from aigc_lab.commands.doctor import examine
 
     if not json and sys.stderr.isatty():
-        print("looking (importing torch takes some seconds) …", file=sys.stderr)
-    checks = examine(home, repair=repair, adopt=adopt)
+        print(f"looking (importing torch{' and timing' * speed} takes some seconds) …", file=sys.stderr)
+    checks = examine(home, repair=repair, adopt=adopt, speeds=speed)
     if json:
         print_json([vars(check) for check in checks])
     else:

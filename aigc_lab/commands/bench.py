@@ -172,7 +172,7 @@ def _measured(result: Json, name: str, benchmark: Benchmark, setting: Setting, s
             timing = Timing(case, case.clock or setting.clock)
             of, said = case.rounds, f"{name}: {case.name}"
             show(said)
-            take(timing, setting, lambda done, said=said, of=of: show(f"{said}, round {done} of {of}"))  # type: ignore[misc]
+            take(timing, setting.device, lambda done, said=said, of=of: show(f"{said}, round {done} of {of}"))  # type: ignore[misc]
             _add(result, name, timing)
             timing = None
             show(f"{name}: preparing")

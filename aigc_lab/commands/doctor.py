@@ -6,22 +6,21 @@ No check creates, migrates or downloads anything.
 import os
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from aigc_lab.commands import machine, speed
+from aigc_lab.commands.machine import Check as Check
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.host import environment, outage, shared_files
+from aigc_lab.host import outage, shared_files
 from aigc_lab.host.settings import Settings, discreet, masked, sqlite_path
 from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import OpenedHome
@@ -31,28 +30,18 @@ if TYPE_CHECKING:
     from aigc_lab.registry.homes import StoredHome
     from aigc_lab.registry.store import Registry
 
-State = Literal["ok", "warning", "problem"]
-
 _NO_HOME = "none yet: made by the first sweep"
 # Runs and attempts are ordered by time.
 _SKEW_SECONDS = 5.0
 _LITTLE_DISK = 2 * 1024**3
 
 
-@dataclass(frozen=True)
-class Check:
-    """The result of one check. `remedy` is empty where nothing needs to be done."""
-
-    name: str
-    state: State
-    found: str
-    remedy: str = ""
-
-
-def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None = None) -> list[Check]:
-    """All checks, in the order in which to read them. With `repair`, the records of a moved or copied home are
-    corrected first, and sweeps whose files lie here and not in the home that they belong to are taken over; `adopt`
-    takes over a sweep of any other home.
+def examine(
+    home: Path | None = None, *, repair: bool = False, adopt: str | None = None, speeds: bool = False
+) -> list[Check]:
+    """All checks, in the order in which to read them; with `speeds` also what trains faster here, timed for seconds.
+    With `repair`, the records of a moved or copied home are corrected first, and sweeps whose files lie here and not in
+    the home that they belong to are taken over; `adopt` takes over a sweep of any other home.
 
     A check that raises becomes a problem, and the others are made all the same.
     """
@@ -60,8 +49,9 @@ def examine(home: Path | None = None, *, repair: bool = False, adopt: str | None
     with OpenedHome(settings) as opened:
         repaired = [*(_repaired(opened) if repair else []), *(_adopted(opened, adopt) if adopt else [])]
         checks: dict[str, Callable[[], Iterator[Check]]] = {
-            "versions": _versions,
-            "machine": _machine,
+            "versions": machine.versions,
+            "machine": machine.devices,
+            **({"speed": speed.proposals} if speeds else {}),
             "home": lambda: _home(settings),
             "disk": lambda: _disk(settings),
             "store": lambda: _store(settings),
@@ -109,75 +99,6 @@ def _adopted(opened: OpenedHome, name: str) -> list[Check]:
     sweep = find_sweep(opened.registry, name)
     ownership.adopt(opened.registry, opened.settings, [sweep])
     return [Check("adopt", "ok", f"{sweep} belongs to this home now; files that lie in another are missing here")]
-
-
-# ---- the machine
-
-
-def _versions() -> Iterator[Check]:
-    yield Check("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
-    unmet, count = _unmet()
-    libraries = ", ".join(f"{name} {of}" for name, of in environment.versions().items() if name != "python")
-    if unmet:
-        yield Check(
-            "libraries", "problem", "; ".join(unmet), "install what is asked for: uv sync, or pip install -U aigc-lab"
-        )
-    else:
-        yield Check("libraries", "ok", f"{libraries}; all {count} requirements are met")
-
-
-def _unmet() -> tuple[list[str], int]:
-    """The requirements of the package that this environment does not meet, as sentences, and the number of all."""
-    from packaging.requirements import Requirement
-
-    every = [Requirement(text) for text in requires("aigc-lab") or ()]
-    needed = [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
-    unmet = []
-    for each in needed:
-        try:
-            installed = version(each.name)
-        except PackageNotFoundError:
-            unmet.append(f"{each.name} is not installed, {each} is needed")
-            continue
-        if not each.specifier.contains(installed, prereleases=True):
-            unmet.append(f"{each.name} {installed} is installed, {each} is needed")
-    return unmet, len(needed)
-
-
-def _machine() -> Iterator[Check]:
-    cores, threads = environment.cores(), os.environ.get("OMP_NUM_THREADS")
-    if threads is None:
-        yield Check("cpu", "ok", f"{cores} cores; OMP_NUM_THREADS is not set: a training takes them all")
-    elif (said := environment.omp_threads()) is not None and said <= cores:
-        yield Check("cpu", "ok", f"{cores} cores; a training takes {said} of them: OMP_NUM_THREADS={threads}")
-    else:
-        remedy = "unset OMP_NUM_THREADS; training.threads in an experiment says how many a run takes"
-        finding = f"{cores} cores, and OMP_NUM_THREADS={threads}: a training takes {environment.threads()}"
-        yield Check("cpu", "warning", finding, remedy)
-
-    import torch
-
-    if not torch.cuda.is_available():
-        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-        if torch.version.cuda and Path("/proc/driver/nvidia").exists():
-            remedy = "the driver may be older than this CUDA needs; nvidia-smi shows it"
-            yield Check("cuda", "warning", f"{built}; it cannot use this machine's GPU", remedy)
-        else:
-            yield Check("cuda", "ok", f"no device ({built}): trainings use the CPU")
-        return
-    for index in range(torch.cuda.device_count()):
-        free, total = (size / 1024**3 for size in torch.cuda.mem_get_info(index))
-        name = torch.cuda.get_device_name(index)
-        yield Check(
-            f"cuda:{index}", "ok", f"{name}, {free:.1f} of {total:.1f} GiB free{_driver()}; CUDA {torch.version.cuda}"
-        )
-
-
-def _driver() -> str:
-    with suppress(OSError, IndexError):
-        line = Path("/proc/driver/nvidia/version").read_text("utf-8").partition("\n")[0]
-        return f", driver {line.split('Module')[1].split()[0]}"
-    return ""
 
 
 # ---- the home

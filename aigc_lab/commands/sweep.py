@@ -53,6 +53,7 @@ from aigc_lab.sweeps.scheduler import run_seeds, run_sweep
 from aigc_lab.sweeps.session import opened, stores
 from aigc_lab.sweeps.stacking import Stacks, choose_stacks
 from aigc_lab.sweeps.steering import check_steering, search_notes
+from aigc_lab.sweeps.thread_choice import threaded
 
 Change = tuple[str, str, str]
 
@@ -175,6 +176,11 @@ def _announced(
     for held in needs.described_rollouts(experiment, places[:1] if kind.elsewhere else places):
         console.print(Text(held), soft_wrap=True)
     console.print("timing a few steps of each system …")
+    line = None
+    if kind.starts_workers and not kind.elsewhere:  # others take the threads that they have
+        places, line = threaded(experiment, places, cache, chooses=chooses)
+    if line is not None:
+        console.print(Text(line), soft_wrap=True)
     together = -(-most_runs(experiment) // len(places))
     stacks = choose_stacks(experiment, places, chosen.replicas, together, cache)
     for sentence in stacks.lines:
@@ -182,7 +188,7 @@ def _announced(
     cost, why = estimate(experiment, places, stacks.gains), ""
     signals.raise_if_interrupted()
     if chooses:
-        places, why = choose_places(experiment, cost.seconds)
+        places, why = choose_places(experiment, cost.seconds, places[0].threads if line else None)
         cost, stacks = cost.shared(len(places)), stacks.capped(-(-most_runs(experiment) // len(places)))
     slots = kind.slots
     if isinstance(slots, int) and slots > len(places):
@@ -238,6 +244,9 @@ def _train(
     """Runs of a checked experiment without holes; `registry` is the home's, where it is open already."""
     console = terminal.console(stderr=True)
     places = places_of_parts(experiment, assign_places(chosen.devices, 1, None), chosen=False)
+    places, line = threaded(experiment, places, settings.cache, chooses=False)
+    if line is not None:
+        console.print(Text(line), soft_wrap=True)
     needs.check_memory(experiment, places, together=len(set(seeds)) if experiment.file.training.stacked else 1)
     for note in check_data(experiment):
         console.print(Text(note), soft_wrap=True)

@@ -4,12 +4,15 @@ import os
 import sys
 import time
 
+from aigc_lab.display.wording import counted
 from aigc_lab.errors import UsageError
 from aigc_lab.host import environment, visible
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
 from aigc_lab.registry.find import find_sweep
 from aigc_lab.registry.home import open_registry
+from aigc_lab.registry.store import Registry
+from aigc_lab.registry.sweeps import show_sweep
 from aigc_lab.runs.worker import Terms, work
 from aigc_lab.sweeps import ownership
 
@@ -36,11 +39,30 @@ def join(
         row = liveness.supervisor(registry, sweep)
         if row is None:
             raise UsageError(f"nobody runs {sweep}, so there is nothing to do; first: aigc-lab resume {sweep}")
-        environment.device(device)
+        on_cpu = environment.device(device) == "cpu"
         _say(f"joining {sweep}, which process {row['pid']} on {row['host']} runs")
+        if on_cpu and (line := crowded(registry, sweep, threads)):
+            _say(line)
         terms = Terms(sweep, device, threads, until_empty=until_empty, leave_by=leave_by, job=_job())
         count = work(settings, registry, terms, _say)
         _say(f"left {sweep} after {count} run{'s' * (count != 1)}")
+
+
+def crowded(registry: Registry, sweep: str, threads: int | None) -> str | None:
+    """A sentence where this worker and those that are here already would take more CPU threads than there are cores,
+    each as many as this one; None otherwise.
+    """
+    own = show_sweep(registry, sweep)["experiment"]["training"].get("threads") or environment.threads()
+    own, cores = min(own, threads or own), environment.cores()
+    workers = liveness.workers(registry)
+    others = sum(each["alive"] and each["process"].here is True and "cuda" not in each["device"] for each in workers)
+    if own * (others + 1) <= cores:
+        return None
+    share = max(1, cores // (others + 1))
+    return (
+        f"{counted(others + 1, 'worker')} here, of {counted(own, 'CPU thread')} each, share {counted(cores, 'core')}; "
+        f"with --threads {share} they would not wait for each other"
+    )
 
 
 def _job() -> str | None:

@@ -45,6 +45,11 @@ class Training(Strict):
         "fp32", description="bf16: networks under autocast; penalties, spectral norms and statistics stay in fp32"
     )
     channels_last: bool = Field(False, description="convolutions with the channels innermost in memory: faster in bf16")
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="of products of float32 matrices in a training's steps, by torch's names: high is TF32 on GPUs, "
+        "medium bf16 on CPUs that have it; convolutions, samples and scores are as ever",
+    )
     patience: Count | None = Field(
         None,
         ge=1,
@@ -59,6 +64,15 @@ class Training(Strict):
     )
     checkpoint_seconds: Weight = Field(30.0, description="a crash loses so much work at most")
     keep_every: Steps | None = Field(None, description="keep the weights of every so many steps, beside the last")
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _a_number(cls, value: Any) -> Any:
+        if value == AUTO:
+            raise ValueError(
+                f"{AUTO} depends on the machine, and is no part of a result; set execution.threads to {AUTO}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one_layout(self) -> "Training":
@@ -262,6 +276,11 @@ class Execution(Strict):
         description="train so many alike runs (other seeds, rates of the optimisers) as one program; auto: as many as "
         "are faster so, measured on this machine; off: each by itself, which is the default",
     )
+    threads: Literal["auto"] | None = Field(
+        None,
+        description="auto: the CPU threads of a run with which there are most runs per hour, measured on this machine, "
+        "where training.threads says no number",
+    )
     options: dict[str, Any] = Field({}, description="of the executor that is named beside them")
 
     @model_validator(mode="after")
@@ -284,6 +303,20 @@ class Sections(Strict):
     search: Search = Search()
     confirm: Confirm | None = None
     execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _threads(self) -> "Sections":
+        if self.execution.threads is not None and self.training.threads is not None:
+            raise ValueError(
+                f"training.threads is {self.training.threads}, so execution.threads has nothing to choose; leave out "
+                "one, or set training.threads to null"
+            )
+        if self.execution.threads is not None and self.training.devices > 1:
+            raise ValueError(
+                f"execution.threads is measured for runs of one process, and training.devices is "
+                f"{self.training.devices}; leave out one"
+            )
+        return self
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

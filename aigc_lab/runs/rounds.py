@@ -23,6 +23,7 @@ def rounds(replicas: Sequence[Replica], training: Training, device: str, *, stac
         "every": training.log_every,
         "decay": training.ema,
         "precision": training.precision,
+        "matmul_precision": training.matmul_precision,
         "interrupted": signals.stop_requested,
     }
     if training.devices > 1 and replicas:

@@ -18,6 +18,7 @@ from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import Failure, NotFinite, UsageError
 from aigc_lab.host import environment, outage, run_folders, signals
 from aigc_lab.host.files import refused
+from aigc_lab.nets.precision import products
 from aigc_lab.registry.records import STACKED
 from aigc_lab.registry.run_lifecycle import RESULTS, Outdated
 from aigc_lab.registry.states import RunState as RunState
@@ -68,7 +69,7 @@ def execute(
     training = jobs[0].configuration.training
     stacked = (training.stacked if stacked is None else stacked) and len(jobs) > 1
     resources.settle(training)
-    with signals.deferred(), Heartbeat(resources.registry) as heartbeat:
+    with signals.deferred(), products("highest"), Heartbeat(resources.registry) as heartbeat:
         company = Company([f"{job.trial}.{job.seed}" for job in jobs], training.checkpoint_seconds, stacked=stacked)
         runs = [
             _Run(job, resources, watcher, heartbeat, company, ended)

@@ -158,6 +158,10 @@ def _timed(state: TrainingState, batches: Batches, plan: Configuration, warm: in
 def _steps(state: TrainingState, batches: Batches, plan: Configuration, steps: int) -> Iterator[object]:
     """Trains the state to `steps` steps, and yields after each."""
     training = plan.training
-    options: dict[str, Any] = {"decay": training.ema, "precision": training.precision}
+    options: dict[str, Any] = {
+        "decay": training.ema,
+        "precision": training.precision,
+        "matmul_precision": training.matmul_precision,
+    }
     # What diverges here takes as long, and is told when it is a run.
     yield from train([Replica(state, batches, 0)], steps=steps, every=steps, paused=lambda: True, **options)

@@ -56,15 +56,16 @@ def places_of_parts(experiment: Experiment, places: list[Place], *, chosen: bool
     return places[:1]
 
 
-def choose_places(experiment: Experiment, seconds: float) -> tuple[list[Place], str]:
+def choose_places(experiment: Experiment, seconds: float, measured: int | None = None) -> tuple[list[Place], str]:
     """Places on the CPU for a sweep of `seconds` of training whose user named no number of workers, and why so many.
 
     Every run gets the threads that it would have alone, so that its result does not depend on the number: there is one
-    worker for each `training.threads` of the cores, fewer where there are fewer runs or too little memory.
+    worker for each `training.threads` of the cores, or for as many as were `measured` to be best; fewer where there are
+    fewer runs or too little memory.
     """
     cores, training = environment.cores(), experiment.file.training
     # Each of the processes that train a run takes its threads.
-    threads = (training.threads or max(environment.threads() // training.devices, 1)) * training.devices
+    threads = (measured or training.threads or max(environment.threads() // training.devices, 1)) * training.devices
     threads = min(threads, cores)
     most = {
         f"one for each {f'{threads} cores' if threads > 1 else 'core'} of {cores}": cores // threads,
@@ -76,7 +77,7 @@ def choose_places(experiment: Experiment, seconds: float) -> tuple[list[Place], 
     why = next(reason for reason, number in most.items() if number == count)
     if count == 1 and threads == cores:
         why = f"each run takes all {cores} cores" if cores > 1 else ""
-    return [Place("cpu", max(1, cores // count))] * count, why
+    return [Place("cpu", measured or max(1, cores // count))] * count, why
 
 
 def _long_enough(seconds: float, cores: int) -> int:
@@ -99,7 +100,7 @@ def describe_places(places: list[Place], experiment: Experiment, why: str = "") 
 def describe_threads(experiment: Experiment) -> str | None:
     """A sentence on OMP_NUM_THREADS where it differs from the threads of a run: whether it is used. None otherwise."""
     variable, asked = environment.omp_threads(), experiment.file.training.threads
-    if variable is None or variable == (asked or environment.cores()):
+    if variable is None or variable == (asked or environment.cores()) or experiment.file.execution.threads is not None:
         return None
     if asked is not None:
         return f"OMP_NUM_THREADS={variable} is not used: training.threads is {asked}"

@@ -118,7 +118,14 @@ def train_first_steps(plan: Configuration, device: str, steps: int = _STEPS) -> 
     batches = Batches(plan.dataset.load("train").to(device), training.batch_size, seed=0)
     with suppress(Diverged):  # that is told when it is a run
         for progress in train_one(
-            state, batches, steps=steps, every=steps, seed=0, decay=training.ema, precision=training.precision
+            state,
+            batches,
+            steps=steps,
+            every=steps,
+            seed=0,
+            decay=training.ema,
+            precision=training.precision,
+            matmul_precision=training.matmul_precision,
         ):
             _refuse_names(plan, progress.scalars)
     return state

@@ -6,11 +6,7 @@ trained one by one and stacked, in processor time on a CPU and by the clock on a
 home's cache, under everything that it depends on.
 """
 
-import hashlib
-import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aigc_lab import plugins
-from aigc_lab.data.shared.batches import Batches
 from aigc_lab.executors.base import Place
 from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import Experiment
@@ -27,18 +22,15 @@ from aigc_lab.experiment.sections import AUTO, OFF
 from aigc_lab.host import environment
 from aigc_lab.host.allocator import keep_freed_memory
 from aigc_lab.host.capacity import free_memory
-from aigc_lab.host.files import write_atomically
-from aigc_lab.runs.alike import likeness, unstackable
-from aigc_lab.sweeps import needs
+from aigc_lab.runs.alike import unstackable
+from aigc_lab.sweeps import needs, probes
 from aigc_lab.sweeps.estimate import default_plans
-from aigc_lab.training.captured import SETTLED
 from aigc_lab.training.course import Course
-from aigc_lab.training.loop import train
 from aigc_lab.training.own_numbers import with_other_numbers
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import Progress, Replica, TrainingState
+from aigc_lab.training.state import Progress, Replica
 
 # Numbers of replicas that are tried: with more, a search would know too little of what it has asked for.
 _WIDTHS = (2, 4, 8, 16)
@@ -154,39 +146,15 @@ def _fitting(plan: Configuration, places: Sequence[Place]) -> int:
 
 def measured(plan: Configuration, place: Place, widths: Sequence[int], cache: Path) -> Timing:
     """The timing of a plan at these widths, from the cache where it is known."""
-    facts = _facts(plan, place, widths)
-    path = cache / "stacking" / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads(path.read_text("utf-8"))["timing"]
+    facts = probes.facts(plan, place.device) | {"widths": list(widths), "threads": _threads(plan, place)}
+
+    def measure() -> dict[str, Any]:
+        return asdict(_measure(plan, place, widths))
+
+    def read(stored: dict[str, Any]) -> Timing:
         return Timing(stored["alone"], {int(key): value for key, value in stored["stacked"].items()}, stored["reason"])
-    timing = _measure(plan, place, widths)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(facts | {"timing": asdict(timing)}, indent=2).encode())
-    return timing
 
-
-def _facts(plan: Configuration, place: Place, widths: Sequence[int]) -> dict[str, Any]:
-    """Everything that a timing depends on, as plain data."""
-    source = plugins.source_of(plan.system_class)
-    now = environment.describe(place.device)
-    return {
-        "runs": likeness(plan),
-        "code": None if source is None else hashlib.sha256(source).hexdigest(),
-        "shape": str(plan.dataset.shape),
-        "batch": plan.training.batch_size,
-        "widths": list(widths),
-        "threads": _threads(plan, place),
-        "machine": [now["device"], platform.machine(), _processor(), os.cpu_count()],
-        **{key: now[key] for key in ("versions", "git_commit", "git_dirty") if key in now},
-    }
-
-
-def _processor() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
-    return platform.processor()
+    return probes.remembered(cache / "stacking", facts, measure, read)
 
 
 def _threads(plan: Configuration, place: Place) -> int:
@@ -202,7 +170,7 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
     clock = _clock(place.device)
     begun = clock()
     with plugins.blamed(plan.system_class):
-        pair = _fresh(plan, place.device, 2)
+        pair = probes.fresh(plan, place.device, 2)
         alone = _timed(plan, pair[:1], Plain, 3)
     steps = max(3, min(400, int(_TIMED / alone)))
     try:
@@ -211,7 +179,7 @@ def _measure(plan: Configuration, place: Place, widths: Sequence[int]) -> Timing
         alone = _timed(plan, pair[:1], Plain, steps)
         stacked: dict[int, float] = {}
         for width in sorted(widths):
-            replicas = _fresh(plan, place.device, width)
+            replicas = probes.fresh(plan, place.device, width)
             stacked[width] = _timed(plan, replicas, Stacked, max(3, steps // width))
             # Where a few replicas gain nothing, many do not.
             useless = width >= 4 and min(stacked.values()) > alone
@@ -232,44 +200,9 @@ def _clock(device: str) -> Callable[[], float]:
     return time.process_time if device == "cpu" else time.perf_counter
 
 
-def _fresh(plan: Configuration, device: str, count: int, configs: Sequence[Any] = ()) -> list[Replica]:
-    samples, size = plan.dataset.load("train").to(device), plan.training.batch_size
-    replicas = []
-    for seed in range(count):
-        state = TrainingState.fresh(
-            plan.system_class,
-            configs[seed] if configs else plan.system_config,
-            plan.dataset.shape,
-            seed=seed,
-            batch_size=size,
-            device=device,
-            averaged=plan.training.ema > 0,
-        )
-        replicas.append(Replica(state, Batches(samples, size, seed), seed))
-    return replicas
-
-
-def _rounds(plan: Configuration, replicas: Sequence[Replica], course: type[Course], every: int, rounds: int) -> Any:
-    training = plan.training
-    options: dict[str, Any] = {"decay": training.ema, "precision": training.precision, "course": course}
-    return train(replicas, steps=replicas[0].state.step + every * rounds, every=every, **options)
-
-
-def _timed(
-    plan: Configuration, replicas: Sequence[Replica], course: type[Course], steps: int, rounds: int = 3
-) -> float:
-    """Seconds of a step of one replica, the least of some rounds after those in which it settles how it is computed."""
+def _timed(plan: Configuration, replicas: Sequence[Replica], course: type[Course], steps: int) -> float:
     clock = _clock(next(replicas[0].state.system.parameters()).device.type)
-    for replica in replicas:
-        replica.state.step = 0  # as each timing begins, so that rounds end at multiples of their steps
-    # Of a long step next to nothing is saved as a program.
-    first = math.ceil(SETTLED / steps) if steps > 3 else 1
-    seconds, began = [], clock()
-    for _ in _rounds(plan, replicas, course, steps, first + rounds):
-        now = clock()
-        seconds.append((now - began) / steps / len(replicas))
-        began = clock()
-    return min(seconds[first:] or seconds)
+    return probes.seconds_of_step(plan, replicas, course, steps, clock)
 
 
 def _difference(plan: Configuration, device: str) -> str | None:
@@ -279,8 +212,8 @@ def _difference(plan: Configuration, device: str) -> str | None:
     ends: list[dict[int, Progress | Diverged]] = []
     configs = [plan.system_config, with_other_numbers(plan.system_class, plan.system_config)]
     for course in (Plain, Stacked):
-        replicas = _fresh(plan, device, 2, configs)
-        reached = [pair for pairs in _rounds(plan, replicas, course, 1, 1) for pair in pairs]
+        replicas = probes.fresh(plan, device, 2, configs)
+        reached = [pair for pairs in probes.rounds(plan, replicas, course, 1, 1) for pair in pairs]
         ends.append({replica.seed: end for replica, end in reached})
     for seed, one in ends[0].items():
         two = ends[1][seed]

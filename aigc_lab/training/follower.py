@@ -103,6 +103,8 @@ def _follow(group: Any) -> int:
 
 def _opened(group: Any) -> Any:
     """The course that rank 0 describes, with its state."""
+    import torch
+
     from aigc_lab import plugins
     from aigc_lab.data.shared.batches import Batches
     from aigc_lab.samples import Images, Points, Samples, Text
@@ -115,6 +117,7 @@ def _opened(group: Any) -> Any:
 
     told, facts, tensors, data = group.tell(), group.tell(), group.share(), group.share()
     environment.settle(told["threads"])
+    torch.set_float32_matmul_precision(told["matmul_precision"])  # this process does nothing but train
     kind, shape = plugins.find(System, told["system"]), Shape.load(told["shape"])  # type: ignore[type-abstract]
     config = kind.Config.model_validate(told["config"])
     options = {key: told[key] for key in ("seed", "batch_size", "channels_last", "averaged")}

@@ -8,14 +8,14 @@ cross to the host. What a step is stands in `Course.step`; how it is computed is
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from aigc_lab.data.shared.batches import Batches
+from aigc_lab.nets.precision import products
 from aigc_lab.training.course import Course
 from aigc_lab.training.plain import Plain
 from aigc_lab.training.recorder import Diverged
-from aigc_lab.training.state import Precision, Progress, Replica, Round, TrainingState
+from aigc_lab.training.state import MatmulPrecision, Precision, Progress, Replica, Round, TrainingState
 
 
 class Courses(Protocol):
@@ -31,6 +31,7 @@ def train(
     every: int,
     decay: float = 0.0,
     precision: Precision,
+    matmul_precision: MatmulPrecision = "highest",
     course: Courses = Plain,
     interrupted: Callable[[], bool] = lambda: False,
     paused: Callable[[], bool] = lambda: False,
@@ -43,19 +44,25 @@ def train(
     False`; the others go on.
 
     `course` is `Plain`, one replica after another, `Stacked`, all as one program, or `OnDevices`, each by several
-    processes. `decay` is the moving average's, 0
-    for none. When `interrupted()` is true, training ends after a whole step, wherever in an interval: the states can be
-    stored and trained further, to the same bits. When `paused()` is true within an interval, a round of no replicas is
-    yielded. Raises `ValueError` for replicas that the course cannot train together.
+    processes. `decay` is the moving average's, 0 for none. `matmul_precision` holds within a step alone: whoever
+    iterates samples and scores as precisely as before. When `interrupted()` is true, training ends after a whole
+    step, wherever in an interval: the states can be stored and trained further, to the same bits. When `paused()` is
+    true within an interval, a round of no replicas is yielded. Raises `ValueError` for replicas that the course cannot
+    train together.
     """
-    form = partial(course.of, decay=decay, precision=precision)
+
+    def form(members: Sequence[Replica]) -> Sequence[Course]:
+        with products(matmul_precision):  # the course tells other processes
+            return course.of(members, decay, precision)
+
     courses = form([replica for replica in replicas if _goes_on(replica, steps)])
     intervals = {id(replica): _Interval(replica.state.step) for replica in replicas}
     try:
         started = _resumed(courses)
         while courses and not interrupted():
-            for each in courses:
-                each.step(min((each.at // every + 1) * every, steps))
+            with products(matmul_precision):
+                for each in courses:
+                    each.step(min((each.at // every + 1) * every, steps))
             due = [each for each in courses if each.at % every == 0 or each.at == steps]
             if not due:
                 if paused():

@@ -176,6 +176,7 @@ def _description(replica: Replica, decay: float, precision: Precision) -> dict[s
         "decay": decay,
         "averaged": state.averaged,
         "precision": precision,
+        "matmul_precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
         "channels_last": any(_channels_last(weight) for weight in system.parameters()),
     }

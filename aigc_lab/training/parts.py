@@ -11,6 +11,7 @@ from aigc_lab import plugins
 from aigc_lab.errors import UsageError
 from aigc_lab.nets import joined
 from aigc_lab.nets.joined import Parts
+from aigc_lab.nets.precision import products
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Samples
 from aigc_lab.systems.base import Loss, Phase, System
@@ -168,8 +169,8 @@ def _computed(
     system: System, phase: Phase, batch: Samples, draws: Noise, step: int, parts: Parts | None
 ) -> dict[str, Tensor]:
     """By name: the loss and what explains it, its gradient in one row, and the buffers after it, in mean over parts."""
-    # TF32 would round by more than is looked for.
-    with torch.backends.cudnn.flags(allow_tf32=False, benchmark=False, deterministic=True):
+    # TF32, or bf16, would round by more than is looked for.
+    with products("highest"), torch.backends.cudnn.flags(allow_tf32=False, benchmark=False, deterministic=True):
         loss: Loss = phase.loss(batch, draws, step)
         gradients = torch.autograd.grad(loss.total, trained(phase), allow_unused=True)
     scalars = {"its value": loss.total, **loss.parts, **loss.dynamics}

@@ -14,6 +14,8 @@ from aigc_lab.training.optimizers import build_optimizer, trained
 from aigc_lab.training.recorder import Diverged, Recorder
 
 Precision = Literal["fp32", "bf16"]
+#: torch's names for how float32 matrices are multiplied
+MatmulPrecision = Literal["highest", "high", "medium"]
 
 
 @dataclass

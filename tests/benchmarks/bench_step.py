@@ -20,17 +20,18 @@ import torch.nn.functional as F
 from usual_script import dataset, prepare
 
 from aigc_lab.benchmarks.bound import arithmetic
-from aigc_lab.benchmarks.shared.usual_gans import BATCH, SIDE, Network, UsualGAN
+from aigc_lab.benchmarks.shared.usual_gans import BATCH, SIDE, Network, UsualGAN, Way
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.training.loop import train
-from aigc_lab.training.state import Precision, Replica, TrainingState
+from aigc_lab.training.state import Replica, TrainingState
 
 STEPS = {"mlp": 100, "dcgan": 6}
 LOG_EVERY = 50
 # No training that is timed reaches it.
 ENDLESS = 1 << 40
+WAYS = (Way(), Way(channels_last=True), Way("bf16", channels_last=True), Way(channels_last=True, matmul="medium"))
 Segment = Callable[[int], None]
 
 
@@ -45,7 +46,7 @@ def _advance(steps: Iterator[None], count: int) -> None:
         next(steps)
 
 
-def ours(name: Network, pictures: Images, precision: Precision, channels_last: bool, **knobs: Any) -> Segment:
+def ours(name: Network, pictures: Images, way: Way, **knobs: Any) -> Segment:
     """The product's own loop, with as many steps more in each call."""
     state = TrainingState.fresh(
         UsualGAN,
@@ -54,7 +55,7 @@ def ours(name: Network, pictures: Images, precision: Precision, channels_last: b
         seed=0,
         batch_size=BATCH,
         device="cpu",
-        channels_last=channels_last,
+        channels_last=way.channels_last,
         averaged=False,
     )
     end = 0
@@ -62,7 +63,8 @@ def ours(name: Network, pictures: Images, precision: Precision, channels_last: b
         [Replica(state, Batches(pictures, BATCH, 0), 0)],
         steps=ENDLESS,
         every=LOG_EVERY,
-        precision=precision,
+        precision=way.precision,
+        matmul_precision=way.matmul,
         paused=lambda: state.step >= end,
     )
 
@@ -75,8 +77,8 @@ def ours(name: Network, pictures: Images, precision: Precision, channels_last: b
     return segment
 
 
-def bound(name: Network, precision: Precision, channels_last: bool) -> Segment:
-    step = arithmetic(name, "cpu", precision, channels_last, 1)
+def bound(name: Network, way: Way) -> Segment:
+    step = arithmetic(name, "cpu", way, 1)
 
     def segment(count: int) -> None:
         for _ in range(count):
@@ -108,12 +110,11 @@ def main() -> None:
     pictures, clock = pictures_of(folder), time.perf_counter if options.wall else time.process_time
     for name in options.networks:
         segments = {"the usual script": script(name)}
-        for precision, layout in (("fp32", False), ("fp32", True), ("bf16", True)):
-            said = f"{precision}{', channels last' * layout}"
-            segments[f"ours, {said}"] = ours(name, pictures, precision, layout)  # type: ignore[arg-type]
-            segments[f"bound, {said}"] = bound(name, precision, layout)  # type: ignore[arg-type]
+        for way in WAYS:
+            segments[f"ours, {way}"] = ours(name, pictures, way)
+            segments[f"bound, {way}"] = bound(name, way)
         plain = {"share_fakes": False, "one_pass": False}
-        segments["ours, fp32, knobs as they come"] = ours(name, pictures, "fp32", False, **plain)
+        segments["ours, fp32, knobs as they come"] = ours(name, pictures, Way(), **plain)
         compare(name, segments, options.rounds, clock)
 
 

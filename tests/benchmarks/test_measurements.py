@@ -41,7 +41,7 @@ def test_every_case_has_a_reference_and_times_that_are_times(name: str, setting:
     for case in measurement(name).cases(setting):
         assert isinstance(case, Case) and case.reference and case.unit
         timed = Timing(case, case.clock or setting.clock)
-        take(timed, setting)
+        take(timed, setting.device)
         row = timed.row()
         assert row["rounds"] == case.rounds >= 2
         for key in ("ratio", "per_second", "reference_per_second"):
@@ -152,7 +152,7 @@ def test_the_ratio_is_of_equal_work_and_both_take_turns(
     ours, theirs = ticks.takes("ours", 2), ticks.takes("theirs", 6)
     case = Case("case", "reference", ours, theirs, 10, "units", 3, units_beside=5, says=says)
     timed = Timing(case, clock)
-    take(timed, setting)
+    take(timed, setting.device)
     row = timed.row()
     assert row["seconds"] == [[2, 6]] * 3 and (row["clock"], row["rounds"]) == (clock, 3)
     assert row["per_second"]["median"] == 5 and row["reference_per_second"]["median"] == pytest.approx(5 / 6)
@@ -171,7 +171,7 @@ def test_an_interruption_leaves_whole_rounds(setting: Setting, monkeypatch: pyte
 
     timed = Timing(Case("case", "reference", ours, theirs, 1, "units", 9), "cpu")
     with pytest.raises(KeyboardInterrupt):
-        take(timed, setting)
+        take(timed, setting.device)
     assert timed.rounds == [(1, 4), (1, 4)]
     assert timed.row()["rounds"] == 2
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aigc_lab import cli
-from aigc_lab.commands import doctor
+from aigc_lab.commands import doctor, machine
 from aigc_lab.commands.doctor import Check
 from aigc_lab.extractors.shared.pretrained import InceptionFeatures
 from aigc_lab.host import weights
@@ -125,8 +125,8 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_libraries_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["numpy>=99", "no-such-package>=1", "typer>=0.1", "nothing>=1; extra == 'more'"]
-    monkeypatch.setattr(doctor, "requires", lambda name: wanted)
-    check = next(check for check in doctor._versions() if check.name == "libraries")
+    monkeypatch.setattr(machine, "requires", lambda name: wanted)
+    check = next(check for check in machine.versions() if check.name == "libraries")
     assert check.state == "problem"
     assert "numpy>=99 is needed" in check.found and "no-such-package is not installed" in check.found
     assert "typer" not in check.found and "nothing" not in check.found
@@ -136,7 +136,7 @@ def test_libraries_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads(monkeypatch: pytest.MonkeyPatch, given: str | None, state: str) -> None:
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert next(doctor._machine()).state == state
+    assert next(machine.devices()).state == state
 
 
 def test_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,12 @@ import torch
 from aigc_lab import plugins
 from aigc_lab.data.digits import Digits
 from aigc_lab.data.pydoc import PyDoc
+from aigc_lab.data.ring import Ring
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.errors import Failure, UsageError
 from aigc_lab.host import environment
 from aigc_lab.systems.base import System
+from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training import process_group
 from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.loop import train
@@ -186,6 +188,37 @@ def test_a_users_loss_that_is_no_mean_is_refused_at_the_first_step(
         trained(before, two)
     assert before.state.step == 0
     trained(replica(data, *CASES["vae"]), two)  # the group is whole
+
+
+WATCHED = """
+import torch
+from aigc_lab.systems.base import Loss
+from aigc_lab.systems.point_gan import PointGAN
+
+class Watched(PointGAN):
+    def phases(self, batch_size):
+        def told(phase):
+            def loss(batch, noise, step):
+                value = phase.loss(batch, noise, step)
+                rank = ["highest", "high", "medium"].index(torch.get_float32_matmul_precision())
+                return Loss(value.total, value.parts, {"products": value.total.detach() * 0 + rank})
+            return phase._replace(loss=loss)
+        return [told(phase) for phase in super().phases(batch_size)]
+"""
+
+
+def test_all_processes_multiply_alike(two: ProcessGroup, tmp_path: Path) -> None:
+    """The mean over the processes of what each of them is set to while it differentiates; after it, as before."""
+    file, ring = tmp_path / "watched.py", Ring(Ring.Config(points=200), tmp_path)
+    file.write_text(WATCHED, "utf-8")
+    points: dict[str, Any] = {PointGAN.modality: (ring.shape, ring.load("train"))}
+    for precision, rank in (("medium", 2.0), ("highest", 0.0)):
+        one = replica(points, str(file), {"hidden": 8})
+        options: dict[str, Any] = {"matmul_precision": precision, "course": OnDevices(two)}
+        for ((_, end),) in train([one], steps=2, every=1, decay=0.5, precision="fp32", **options):
+            assert isinstance(end, Progress)
+            assert {value for name, value in end.scalars.items() if name.endswith("products")} == {rank}
+            assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_weights_that_drift_apart_end_the_run(data: dict[str, Any], two: ProcessGroup) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aigc_lab.benchmarks.base import Case, Clock, Setting
+from aigc_lab.benchmarks.base import Case, Clock
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def spread(values: Sequence[float]) -> Json:
     return {"median": middle, "low": low, "high": high}
 
 
-def take(timing: Timing, setting: Setting, after: Callable[[int], object] = lambda rounds: None) -> None:
+def take(timing: Timing, device: str, after: Callable[[int], object] = lambda rounds: None) -> None:
     """Times all rounds of a case, after a call of each contestant that is not counted. Who goes first changes with
     every round, so that a machine that slows down favours neither. `after` is told of each round.
 
@@ -61,10 +61,10 @@ def take(timing: Timing, setting: Setting, after: Callable[[int], object] = lamb
     case = timing.case
     for call in (case.run, case.beside):
         call()
-    _settled(setting.device)
+    _settled(device)
     for number in range(case.rounds):
         order = (case.run, case.beside) if number % 2 == 0 else (case.beside, case.run)
-        first, second = (_seconds(call, timing.clock, setting.device) for call in order)
+        first, second = (_seconds(call, timing.clock, device) for call in order)
         timing.rounds.append((first, second) if number % 2 == 0 else (second, first))
         after(number + 1)
 

@@ -9,7 +9,7 @@ from aigc_lab.experiment.configuration import Configuration
 from aigc_lab.experiment.experiment import load_experiment
 from aigc_lab.training.loop import Courses, train
 from aigc_lab.training.plain import Plain
-from aigc_lab.training.state import Precision, Progress, Replica, Round, TrainingState
+from aigc_lab.training.state import MatmulPrecision, Precision, Progress, Replica, Round, TrainingState
 
 # No training that is timed reaches it.
 _ENDLESS = 1 << 40
@@ -45,6 +45,7 @@ def segments(
     *,
     decay: float,
     precision: Precision = "fp32",
+    matmul_precision: MatmulPrecision = "highest",
     course: Courses = Plain,
     every: int | None = None,
     told: Callable[[Progress], object] = lambda progress: None,
@@ -54,7 +55,12 @@ def segments(
     It is one training that goes on from call to call: what begins it, such as stacking, is paid in the first. Scalars
     are collected `every` so many steps, wherever a segment ends; by default where it ends.
     """
-    how: dict[str, Any] = {"decay": decay, "precision": precision, "course": course}
+    how: dict[str, Any] = {
+        "decay": decay,
+        "precision": precision,
+        "matmul_precision": matmul_precision,
+        "course": course,
+    }
     state, end = replicas[0].state, 0
 
     def hear(ended: Round) -> None:

@@ -4,23 +4,70 @@
 128 and 64 channels, and a critic of four strided convolutions with dropout.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from aigc_lab.benchmarks.base import Size
+from aigc_lab.benchmarks.shared import trainings
 from aigc_lab.config import Width
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.shared.image_gan import PictureGAN
-from aigc_lab.training.state import TrainingState
+from aigc_lab.training.state import MatmulPrecision, Precision, Replica, TrainingState
 
 SIDE, LATENT, BATCH = 32, 100, 64
 #: steps from one log line to the next, of our trainer
 LOG_EVERY = 50
 Network = Literal["mlp", "dcgan"]
 NETWORKS: tuple[Network, ...] = ("mlp", "dcgan")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the numbers of a training lie and are computed: the keys `training.precision`, `channels_last` and
+    `matmul_precision` of an experiment.
+    """
+
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    matmul: MatmulPrecision = "highest"
+
+    def __str__(self) -> str:
+        """As tables say it.
+
+        >>> str(Way()), str(Way("bf16", channels_last=True)), str(Way(matmul="medium"))
+        ('fp32', 'bf16, channels last', 'fp32, products at medium')
+        """
+        products = f", products at {self.matmul}" if self.matmul != "highest" else ""
+        return f"{self.precision}{', channels last' * self.channels_last}{products}"
+
+    @property
+    def changes(self) -> list[str]:
+        """The keys of an experiment that say so, where they are not its defaults.
+
+        >>> Way("bf16", channels_last=True).changes, Way(matmul="medium").changes
+        (['training.precision=bf16', 'training.channels_last=true'], ['training.matmul_precision=medium'])
+        """
+        keys = {"precision": self.precision, "channels_last": self.channels_last, "matmul_precision": self.matmul}
+        plain = {"precision": "fp32", "channels_last": False, "matmul_precision": "highest"}
+        return [f"training.{key}={str(value).lower()}" for key, value in keys.items() if value != plain[key]]
+
+    def segments(self, replicas: Sequence[Replica], steps: int) -> Callable[[], None]:
+        """A call that trains replicas, whose states are laid out this way, for so many steps more."""
+        return trainings.segments(
+            replicas, steps, decay=0.0, precision=self.precision, matmul_precision=self.matmul, every=LOG_EVERY
+        )
+
+
+def ways(network: Network, size: Size) -> list[Way]:
+    """As experiments train, and what is fastest on most machines: not of a `tiny` measurement."""
+    fast = Way("bf16", channels_last=True) if network == "dcgan" else Way(matmul="medium")
+    return [Way()] if size == "tiny" else [Way(), fast]
 
 
 def networks(name: str) -> tuple[nn.Module, nn.Module]:
