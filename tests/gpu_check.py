@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -214,10 +215,24 @@ class Check:
         found = {name: each for name, each in before.items() if isinstance(each, dict) and whole(each)}
         for name in names:
             if name not in found:
-                found[name] = self._told(lambda name=name: do(name))  # type: ignore[misc]
+                found[name] = self._told(lambda name=name: self._in_time(do, name))  # type: ignore[misc]
                 self.found[part] = found | {"took": before.get("took", 0.0)}
                 self.save()
         return found
+
+    def _in_time(self, do: Callable[[str], Found], name: str) -> Found:
+        """What a piece finds, or `TimeoutError` when the time for all is up: on a busy machine one may take minutes."""
+
+        def cut_off(*_: object) -> None:
+            raise TimeoutError("cut off, for the time is up")
+
+        before = signal.signal(signal.SIGALRM, cut_off)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left(), 0.1))
+        try:
+            return do(name)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
     def save(self) -> None:
         draft = self._report.with_suffix(".part")

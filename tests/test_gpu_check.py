@@ -1,6 +1,8 @@
 """The script behind `tests/gpu.sh`: what it keeps of an interrupted report, and what it says is missing."""
 
 import json
+import signal
+import time
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +42,20 @@ def test_an_interrupted_report_goes_on_where_it_ended(tmp_path: Path, monkeypatc
     check.do(systems)
     assert done == ["a", "b", "c", "b", "c"]  # what failed is tried again, and what is whole is not
     assert all(gpu_check.whole(each) for each in check.found["systems"].values() if isinstance(each, dict))
+
+
+def test_a_piece_that_takes_too_long_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = check_of(tmp_path / "gpu.json", monkeypatch)
+    check._until = time.monotonic() + 0.2
+    before = signal.getsignal(signal.SIGALRM)
+
+    def slow(name: str) -> Found:
+        time.sleep(30)
+        return {}
+
+    found = check._each("systems", ["slow"], slow)
+    assert found["slow"]["error"] == "TimeoutError: cut off, for the time is up"
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 @pytest.mark.parametrize("key", ["torch", "asked", "commit"])
