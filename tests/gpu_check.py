@@ -1,18 +1,27 @@
 """The parts of `tests/gpu.sh`: every system for 50 steps, their steps as CUDA graphs, resume to the bit, two runs on
 one device, the tests marked `gpu`, and the benchmarks, each with the seconds that it took, in one JSON file.
 
-A part that cannot be done here says why. Each has its share of the time; what does not fit is cut off and says so.
+A part that cannot be done here says why. Each has its share of the time; what does not fit is cut off and says so. The
+file is written after each piece, and the same command goes on from it: what is whole there is not done again.
+
+It runs from the checkout, which need not be installed, with whatever torch there is, the one that `pyproject.toml` asks
+for or not. The other packages named there must be importable; those that are missing are named first, and parts that
+need none of them are done all the same.
 """
 
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,18 +29,61 @@ from xml.etree import ElementTree
 import torch
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "contracts"), str(HERE.parent)]
+PATHS = [str(HERE), str(HERE / "contracts"), str(HERE.parent)]
+sys.path[:0] = PATHS
 
 Found = dict[str, Any]
 # Of a training; the half of them is an interval.
 STEPS = 50
+# Of a piece that was not done, or not to its end.
+_UNDONE = {"error", "left out"}
+# What two reports of one machine may differ in.
+_PASSING = {"load", "took", "lacks"}
+
+
+def lacking(present: Callable[[str], object] = metadata.version) -> list[str]:
+    """The requirements of the project, and of its tests that need a GPU, which are not installed; torch's own versions
+    are whatever is there.
+    """
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    runs = {"pytest", "torch-fidelity", "hypothesis"}
+    missing = []
+    for requirement in wanted:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if name in ("torch", "torchvision") or (
+            requirement in project["dependency-groups"]["dev"] and name not in runs
+        ):
+            continue
+        try:
+            present(name)
+        except metadata.PackageNotFoundError:
+            missing.append(requirement)
+    return missing
+
+
+def whole(found: Found) -> bool:
+    """Whether a piece of a report was done to its end."""
+    return not _UNDONE & found.keys()
+
+
+def earlier(report: Path, machine: Found) -> Found:
+    """The report that is there, if it is of this machine, torch and commit; else none."""
+    try:
+        found: Found = json.loads(report.read_text("utf-8"))
+        of = found["machine"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    alike = all(of.get(key) == machine.get(key) for key in (of.keys() | machine.keys()) - _PASSING)
+    return found if alike else {}
 
 
 class Check:
-    """The parts, on one device, with so many seconds for all."""
+    """The parts, on one device, with so many seconds for all. What is found is in `found`, by part, and in the file."""
 
-    def __init__(self, device: str, seconds: float) -> None:
-        self.device, self._until = device, time.monotonic() + seconds
+    def __init__(self, device: str, seconds: float, report: Path) -> None:
+        self.device, self._until, self._report = device, time.monotonic() + seconds, report
+        self.found: Found = {}
         if not self.cuda:
             torch.set_num_threads(1)  # threads that wait for each other's turn take most of a busy machine
 
@@ -45,6 +97,7 @@ class Check:
 
     def machine(self) -> Found:
         found: Found = {"torch": torch.__version__, "cuda": torch.version.cuda, "python": sys.version.split()[0]}
+        found |= {"asked": self.device, "commit": _commit(), "lacks": lacking()}
         if self.cuda:
             of = torch.cuda.get_device_properties(self.device)
             found |= {"device": of.name, "memory": of.total_memory, "capability": f"{of.major}.{of.minor}"}
@@ -55,7 +108,10 @@ class Check:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "junit.xml"
             words = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--override-ini=addopts=--strict-markers"]
-            done = self._run([sys.executable, "-m", "pytest", *words, f"--junitxml={report}", str(HERE)], 0.5)
+            words += ["--continue-on-collection-errors"]
+            # Alone: to collect all of the tests takes longer than to run these.
+            files = [str(path) for path in sorted(HERE.rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+            done = self._run([sys.executable, "-m", "pytest", *words, f"--junitxml={report}", *files], 0.5)
             if not report.exists():
                 return {"error": done}
             cases = list(ElementTree.parse(report).iter("testcase"))
@@ -67,7 +123,7 @@ class Check:
 
     def systems(self) -> Found:
         """Every system: 50 steps, and samples that are finite."""
-        return {name: self._told(lambda name=name: self._system(name)) for name in _names()}  # type: ignore[misc]
+        return self._each("systems", _names(), self._system)
 
     def _system(self, name: str) -> Found:
         if self.left() < 150:
@@ -83,7 +139,7 @@ class Check:
 
     def programs(self) -> Found:
         """Every system's steps as programs, on a GPU as CUDA graphs, beside the same steps computed by Python."""
-        return {name: self._told(lambda name=name: self._program(name)) for name in _names()}  # type: ignore[misc]
+        return self._each("programs", _names(), self._program)
 
     def _program(self, name: str) -> Found:
         from aigc_lab.training.captured import as_ever
@@ -115,11 +171,8 @@ class Check:
 
     def resumed(self) -> Found:
         """50 steps at once, and as 25 and 25 of two states: the same bits."""
-        return {
-            name: self._told(lambda name=name: self._resumed(name))  # type: ignore[misc]
-            for name in ("dcgan", "wgan_gp", "vae", "lstm_lm", "point_gan")
-            if name in _names()
-        }
+        names = ("dcgan", "wgan_gp", "vae", "lstm_lm", "point_gan")
+        return self._each("resumed", [name for name in names if name in _names()], self._resumed)
 
     def _resumed(self, name: str) -> Found:
         from aigc_lab.training.checkpoint import restore_state, save_state
@@ -158,10 +211,17 @@ class Check:
         }
 
     def benchmarks(self) -> Found:
-        """`aigc-lab bench`, as far as the time goes."""
+        """`aigc-lab bench`, one measurement after the other, as far as the time goes."""
+        from aigc_lab.commands.bench import names
+
+        return self._each("benchmarks", [name for name in names() if name != "peers"], self._benchmark)
+
+    def _benchmark(self, name: str) -> Found:
+        if self.left() < 15:
+            return {"left out": "the time is up"}
         program = "from aigc_lab.cli import main; main()"
         with tempfile.TemporaryDirectory() as folder:
-            words = ["bench", "--quick", "--json", "--device", self.device, "--home", folder]
+            words = ["bench", "--only", name, "--quick", "--json", "--device", self.device, "--home", folder]
             done = self._run([sys.executable, "-c", program, *words], 0.9)
         try:
             return {"measured": json.loads(done)}
@@ -169,6 +229,48 @@ class Check:
             return {"error": done[-2000:]}
 
     # ---- pieces
+
+    def do(self, part: Callable[[], Found]) -> None:
+        """Does a part, unless it was done to its end before."""
+        name = part.__name__
+        before = self.found.get(name, {})
+        pieces = [each for each in before.values() if isinstance(each, dict)]
+        if before and whole(before) and all(map(whole, pieces)):
+            return
+        began = time.monotonic()
+        found = self._told(part)
+        self.found[name] = found | {"took": round(before.get("took", 0.0) + time.monotonic() - began, 1)}
+        self.save()
+
+    def _each(self, part: str, names: Iterable[str], do: Callable[[str], Found]) -> Found:
+        """The pieces of a part by name: those that are whole already as they are, the others done now."""
+        before: Found = self.found.get(part, {})
+        found = {name: each for name, each in before.items() if isinstance(each, dict) and whole(each)}
+        for name in names:
+            if name not in found:
+                found[name] = self._told(lambda name=name: self._in_time(do, name))  # type: ignore[misc]
+                self.found[part] = found | {"took": before.get("took", 0.0)}
+                self.save()
+        return found
+
+    def _in_time(self, do: Callable[[str], Found], name: str) -> Found:
+        """What a piece finds, or `TimeoutError` when the time for all is up: on a busy machine one may take minutes."""
+
+        def cut_off(*_: object) -> None:
+            raise TimeoutError("cut off, for the time is up")
+
+        before = signal.signal(signal.SIGALRM, cut_off)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left(), 0.1))
+        try:
+            return do(name)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def save(self) -> None:
+        draft = self._report.with_suffix(".part")
+        draft.write_text(json.dumps(self.found, indent=1), "utf-8")
+        draft.replace(self._report)
 
     def _fresh(self, name: str) -> tuple[Any, Any]:
         from test_contract_systems import case
@@ -194,10 +296,17 @@ class Check:
     def _run(self, words: list[str], share: float) -> str:
         """What a command prints, cut off after its share of the time."""
         try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=self.left(share), check=False)
+            # Workers are processes of their own, which find the checkout by this alone.
+            env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [*PATHS, os.environ.get("PYTHONPATH")]))}
+            done = subprocess.run(words, capture_output=True, text=True, timeout=self.left(share), check=False, env=env)
         except subprocess.TimeoutExpired as error:
             return f"cut off after {error.timeout:.0f} s"
         return done.stdout if done.returncode == 0 else (done.stdout + done.stderr)[-4000:]
+
+
+def _commit() -> str | None:
+    done = subprocess.run(["git", "-C", str(HERE), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def _names() -> list[str]:
@@ -222,23 +331,22 @@ def main() -> int:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("there is no CUDA device here; DEVICE=cpu rehearses", file=sys.stderr)
         return 2
-    check, report = Check(options.device, options.seconds), Found()
-    for part in (
-        check.machine,
-        check.systems,
-        check.programs,
-        check.resumed,
-        check.two_runs,
-        check.tests,
-        check.benchmarks,
-    ):
-        began = time.monotonic()
-        report[part.__name__] = check._told(part) | {"took": round(time.monotonic() - began, 1)}
-        report_text = json.dumps(report, indent=1)
-        options.report.with_suffix(".part").write_text(report_text)
-        options.report.with_suffix(".part").replace(options.report)
-        print(f"{part.__name__}: {json.dumps(report[part.__name__])[:300]}", flush=True)
-    return 0
+    check = Check(options.device, options.seconds, options.report)
+    machine = check.machine()
+    check.found = earlier(options.report, machine) | {"machine": machine}
+    if machine["lacks"]:
+        lacks = " ".join(f"'{each}'" for each in machine["lacks"])
+        print(f"not installed, so that some parts will fail: pip install {lacks}", file=sys.stderr, flush=True)
+    parts = (check.systems, check.programs, check.resumed, check.two_runs, check.tests, check.benchmarks)
+    for part in parts:
+        check.do(part)
+        print(f"{part.__name__}: {json.dumps(check.found[part.__name__])[:300]}", flush=True)
+    found = [check.found[part.__name__] for part in parts]
+    pieces = [*found, *(piece for each in found for piece in each.values() if isinstance(piece, dict))]
+    undone = not all(map(whole, pieces)) or bool(check.found["tests"].get("failed"))
+    if undone:
+        print("not everything was done, or done well; the same command goes on", file=sys.stderr)
+    return int(undone)
 
 
 if __name__ == "__main__":

@@ -127,11 +127,12 @@ def sweep(
     home: Home = None,
 ) -> None:
     """Search an experiment's variants, confirm the best, and rank them. The same command goes on where it ended."""
-    from aigc_lab.host import signals
+    from aigc_lab.host import imports, signals
 
     with signals.handled():
         _announce(f"sweep {experiment}")
-        from aigc_lab.commands.sweep import sweep_experiment
+        with imports.uncollected():
+            from aigc_lab.commands.sweep import sweep_experiment
 
         options = {"search.trials": trials, "search.seeds": seeds, "training.steps": steps}
         rows = sweep_experiment(
@@ -172,11 +173,12 @@ def train(
     home: Home = None,
 ) -> None:
     """Train one run of an experiment, or one for each seed. If it has open choices, decide them with --set."""
-    from aigc_lab.host import signals
+    from aigc_lab.host import imports, signals
 
     with signals.handled():
         _announce(f"train {experiment}")
-        from aigc_lab.commands.sweep import train_seeds
+        with imports.uncollected():
+            from aigc_lab.commands.sweep import train_seeds
 
         rows = train_seeds(
             experiment,

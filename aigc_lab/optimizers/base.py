@@ -3,8 +3,10 @@
 An experiment names one as `optimizer: rmsprop`, or a file: `optimizer: ./mine.py`; `optimizer_options` are its knobs.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -21,6 +23,23 @@ for _method in ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     _plain = getattr(getattr(torch.optim.Optimizer, _method), "__wrapped__", None)
     if _plain is not None and not hasattr(_plain, "__dynamo_disable"):
         setattr(_plain, "__dynamo_disable", _plain)
+
+
+@cache
+def uncompiled(kind: type[torch.optim.Optimizer]) -> Any:
+    """A class of torch's optimisers whose `step` imports no compiler either. It updates to the same bits, in plain
+    Python under `no_grad`: without hooks, and not differentiable.
+
+    >>> weight = nn.Parameter(torch.ones(1))
+    >>> optimizer = uncompiled(torch.optim.SGD)([weight], lr=0.5)
+    >>> weight.grad = torch.ones(1)
+    >>> optimizer.step()
+    >>> weight.item()
+    0.5
+    """
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    step.hooked = True  # or torch would wrap it again when the first one is made
+    return type(kind.__name__, (kind,), {"step": step})
 
 
 class Optimizer(ABC):

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import nn
 
 from aigc_lab.config import Positive, Strict
-from aigc_lab.optimizers.base import Optimizer
+from aigc_lab.optimizers.base import Optimizer, uncompiled
 
 
 class RMSProp(Optimizer):
@@ -21,5 +21,6 @@ class RMSProp(Optimizer):
     proportional = True
 
     def build(self, parameters: list[nn.Parameter], lr: float, *, fast: bool = True) -> torch.optim.Optimizer:
-        config = self.config
-        return torch.optim.RMSprop(parameters, lr=lr, alpha=config.decay, eps=config.eps, foreach=fast)
+        rule, config = uncompiled(torch.optim.RMSprop), self.config
+        made: torch.optim.Optimizer = rule(parameters, lr=lr, alpha=config.decay, eps=config.eps, foreach=fast)
+        return made

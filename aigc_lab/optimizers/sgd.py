@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import nn
 
 from aigc_lab.config import Strict
-from aigc_lab.optimizers.base import Optimizer
+from aigc_lab.optimizers.base import Optimizer, uncompiled
 
 
 class SGD(Optimizer):
@@ -22,4 +22,6 @@ class SGD(Optimizer):
         self.memory = ("momentum_buffer",) if config.momentum else ()
 
     def build(self, parameters: list[nn.Parameter], lr: float, *, fast: bool = True) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=lr, momentum=self.config.momentum, foreach=fast)
+        rule = uncompiled(torch.optim.SGD)
+        made: torch.optim.Optimizer = rule(parameters, lr=lr, momentum=self.config.momentum, foreach=fast)
+        return made

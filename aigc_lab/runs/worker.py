@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.host import signals, visible
+from aigc_lab.host import imports, signals, visible
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
@@ -145,7 +145,8 @@ class _Worker:
         self._most = sys.maxsize  # of runs as one program: fewer once memory was at its end
 
     def work(self) -> int:
-        import aigc_lab.runs.run  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
+        with imports.uncollected():
+            import aigc_lab.runs.run  # noqa: F401 -- for seconds, while the supervisor prepares what will be opened
 
         opening, terms = self._opening(), self._terms
         if opening is None:

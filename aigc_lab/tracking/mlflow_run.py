@@ -47,6 +47,7 @@ class MlflowRun(base.Recorder):
         self._noted = ""
         self._down = self._warned = False  # since the last flush; since it last worked
         self._refused_pieces = 0
+        self._tagged = False  # as one that has images
 
     def image(
         self,
@@ -102,17 +103,20 @@ class MlflowRun(base.Recorder):
         name = f"{key.replace('/', '~')}+step+{step}+timestamp+{at}+{unique}"
         with tempfile.TemporaryDirectory() as folder:
             whole, reduced = Path(folder, f"{name}.png"), Path(folder, f"{name}+compressed.webp")
-            if png is not None and png.is_file():
-                shutil.copyfile(png, whole)
-            else:
+            stored = png if png is not None and png.is_file() else None
+            if stored is None:
                 image.save(whole)
+            elif self._root is None:
+                shutil.copyfile(stored, whole)
             small.save(reduced)
             if self._root is not None:
-                share(png if png is not None and png.is_file() else whole, self._root / "images" / whole.name)
+                share(stored or whole, self._root / "images" / whole.name)
                 share(reduced, self._root / "images" / reduced.name)
             else:
                 self._client.log_artifacts(self.run_id, folder, "images")
-        self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True")
+        if not self._tagged:
+            self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True")
+            self._tagged = True
 
     def tags(self, tags: Mapping[str, str]) -> None:
         for name, value in base.clean_tags(tags).items():

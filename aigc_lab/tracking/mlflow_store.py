@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from aigc_lab.errors import Failure, UsageError
+from aigc_lab.host import imports
 from aigc_lab.host.files import beside, locked
 from aigc_lab.host.settings import discreet, masked, sqlite_url
 from aigc_lab.tracking.address import check_address, sqlite_file
@@ -40,7 +41,8 @@ def open_client(uri: str) -> "MlflowClient":
     check_address(uri)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from mlflow.tracking import MlflowClient
+    with imports.uncollected():
+        from mlflow.tracking import MlflowClient
 
     with store_errors(uri, "store"):
         if urlsplit(uri).scheme.partition("+")[0] == "sqlite":

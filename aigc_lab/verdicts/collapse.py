@@ -63,6 +63,7 @@ _LISTED = 60  # neighbours of each vector that are known: of real halves, enough
 _FIRST = 24  # of them, in which the fifth nearly always is
 _USUAL = 0.975  # of real samples are no stranger than what counts as real
 _PARTS = 20  # splits in which generated samples are compared with what is left of the pool
+_KEPT = 3  # numbers of samples whose splits are kept
 _ALPHA = 0.05
 # Sizes at which the diversity inside a bin is compared: the null of each is computed once.
 _SIZES = (10, 14, 20, 28, 40, 56, 80, 112, 160)
@@ -114,6 +115,8 @@ class Judge:
     nulls: dict[str, Any] = field(default_factory=dict)
     listed: Tensor | None = None
     alike: Tensor | None = None
+    _scales: dict[str | None, float] = field(default_factory=dict, init=False, repr=False)
+    _balls_of: dict[int, tuple[list[Tensor], Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.pool) < 4 * K + 20:
@@ -236,6 +239,18 @@ class Judge:
             masks.append(mask)
         return masks
 
+    def _balls(self, n: int) -> tuple[list[Tensor], Tensor]:
+        """Masks [m] of the pool without n random samples, one for each part, and the radii of the balls of the others
+        [parts, m]. Those of the sizes used last are kept: every evaluation of a run judges as many samples.
+        """
+        if n not in self._balls_of:
+            parts = self._parts(n, _PARTS)
+            while len(self._balls_of) >= _KEPT:
+                self._balls_of.pop(next(iter(self._balls_of)))
+            self._balls_of[n] = parts, torch.stack([self._reach(outside) for outside in parts])
+        self._balls_of[n] = self._balls_of.pop(n)  # the newest comes last
+        return self._balls_of[n]
+
     def null(self, n: int) -> Null:
         """Statistics of n real samples against the rest of the pool, over the splits."""
         key = f"manifold {n} {self.splits}"
@@ -299,8 +314,14 @@ class Judge:
         duplicates = (_duplicates(alike) - null.duplicates) / (1 - null.duplicates) if null.duplicates < 1 else 0.0
         verdict = self._unmeasurable(n, manifold, fidelity, max(duplicates, 0.0))
         measured = None
+
+        @cache
+        def of() -> Tensor:
+            return self.bins_of(vectors)
+
         if fidelity >= _REAL and len(realistic) >= _LEAST:
-            measured = self._measured(vectors, manifold, fidelity, verdict.duplicates)
+            counted = self._counted(vectors, manifold, of())
+            measured = self._measured(counted, manifold, fidelity, verdict.duplicates)
             verdict = replace(
                 verdict,
                 missing_low=measured.low,
@@ -314,7 +335,7 @@ class Judge:
         @cache
         def shift() -> Shift | None:
             shifted = None if beside is None else beside.shifted
-            return None if shifted is None else self._shift(vectors, shifted)
+            return None if shifted is None else self._shift(of(), shifted)
 
         one = self._one_thing(vectors, strange, duplicates, fidelity, shift)
         if one is not None:
@@ -330,7 +351,7 @@ class Judge:
         kind, reason, low = conclude(measured, covered)
         # A bin is not missing if real samples with the same shift are not recognised in it either.
         if kind in FOUND and (alike_real := shift()) is not None:
-            measured = self._measured(vectors, manifold, fidelity, verdict.duplicates, alike_real)
+            measured = self._measured(counted, manifold, fidelity, verdict.duplicates, alike_real)
             kind, reason, low = conclude(measured, covered)
             verdict = replace(
                 verdict,
@@ -435,8 +456,7 @@ class Judge:
         the pool.
         """
         n, null = len(vectors), self.null(len(vectors))
-        parts = self._parts(n, _PARTS)
-        reaches = torch.stack([self._reach(outside) for outside in parts])
+        parts, reaches = self._balls(n)
         farthest, wide = reaches.amax(0), 2 * self.lists[0][:, K - 1]
         # Largest squared distance that rounding leaves between copies.
         rounding = 1e-9 * (self.pool - self.pool.mean(0)).square().sum(1).mean()
@@ -461,13 +481,13 @@ class Judge:
         precision, coverage = (votes.mean() / len(parts)).item(), torch.stack(covered).mean().item()
         return _Fidelity(precision, coverage, good, near | good, null)
 
-    def _shift(self, generated: Tensor, shifted: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Shift:
+    def _shift(self, bins_of_generated: Tensor, shifted: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Shift:
         """How the features sort real samples with the shift of all generated ones. Real samples are weighted so that
-        their bins are as frequent as the generated ones', because missing classes are no shift.
+        their bins are as frequent as the generated ones' [n], because missing classes are no shift.
         """
         count = len(self.bins.names)
         predicted = self.bins.of if self.bins.centres is not None else self._predictions[0]
-        hits, real = (torch.bincount(each, minlength=count).double() for each in (self.bins_of(generated), predicted))
+        hits, real = (torch.bincount(each, minlength=count).double() for each in (bins_of_generated, predicted))
         weights, bins = torch.empty(len(predicted), dtype=torch.float64), torch.empty_like(predicted)
         weights[self._places], bins[self._places] = (hits / real.clamp_min(1))[predicted], self.bins.of
         vectors, places = shifted(weights, bins)
@@ -489,19 +509,29 @@ class Judge:
             diversity=None if every is None else every.value,
         )
 
+    def _counted(self, vectors: Tensor, manifold: _Fidelity, of: Tensor) -> _Counted:
+        """What is counted of vectors [n, d] in the bins `of` [n]."""
+        realistic, bins = vectors[manifold.good], of[manifold.good]
+        count = len(self.bins.names)
+        diversities = [
+            self.diversity(name, realistic[bins == bin_], self.pool[self.bins.of == bin_], count)
+            for bin_, name in enumerate(self.bins.names)
+        ]
+        hits, near = (torch.bincount(each, minlength=count).tolist() for each in (bins, of[manifold.near]))
+        return _Counted(len(vectors), hits, near, diversities)
+
     def _measured(
-        self, vectors: Tensor, manifold: _Fidelity, fidelity: float, duplicates: float, shift: Shift | None = None
+        self, counted: _Counted, manifold: _Fidelity, fidelity: float, duplicates: float, shift: Shift | None = None
     ) -> Measured:
-        of = self.bins_of(vectors)
-        rows, together = self._rows(vectors[manifold.good], of[manifold.good], of[manifold.near], shift)
+        rows, together = self._rows(counted, shift)
         unclear = [name for name, clear in zip(self.bins.names, self.clear.tolist(), strict=True) if not clear]
         return Measured(
             rows=rows,
             together=together,
             noun=self.bins.noun,
             unclear=unclear,
-            n=len(vectors),
-            realistic=int(manifold.good.sum()),
+            n=counted.n,
+            realistic=sum(counted.hits),
             pool=len(self.pool),
             fidelity=fidelity,
             coverage=manifold.coverage / max(manifold.null.coverage, 1e-9),
@@ -510,28 +540,19 @@ class Judge:
             shift=shift,
         )
 
-    def _rows(
-        self, realistic: Tensor, bins_of_realistic: Tensor, near: Tensor, shift: Shift | None = None
-    ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+    def _rows(self, counted: _Counted, shift: Shift | None = None) -> tuple[list[dict[str, Any]], tuple[float, float]]:
         """Rows of the bins (real share, generated share with bounds, state, diversity), and bounds of the mass of all
         missing bins together.
-
-        `realistic` [n, d] are the samples that look real, `bins_of_realistic` [n] their bins, and `near` [m] the bins
-        of the samples near real ones.
 
         Blur affects bins unequally: a bin whose samples do not look real is not missing while there are samples near
         it, that is in balls twice as wide. Nor is a bin into which real samples with the `shift` of all generated ones
         are not sorted.
         """
-        count, n = len(self.bins.names), len(realistic)
-        hits: list[int] = torch.bincount(bins_of_realistic, minlength=count).tolist()
-        around: list[int] = torch.bincount(near, minlength=count).tolist()
+        count, hits, around = len(self.bins.names), counted.hits, counted.near
+        n, nearly = sum(hits), sum(around)
         shares, thresholds = self.shares.tolist(), self.thresholds.tolist()
         rows: list[dict[str, Any]] = []
-        for bin_, name in enumerate(self.bins.names):
-            diversity = self.diversity(
-                name, realistic[bins_of_realistic == bin_], self.pool[self.bins.of == bin_], count
-            )
+        for bin_, (name, diversity) in enumerate(zip(self.bins.names, counted.diversities, strict=True)):
             rows.append(
                 {
                     "name": name,
@@ -553,12 +574,12 @@ class Judge:
                 row["diversity_shifted"] = varied
         for row, hit, sure in zip(rows, around, clear, strict=True):
             if row["state"] == MISSING:
-                _, high = clopper_pearson(hit, len(near), BINS / count)
+                _, high = clopper_pearson(hit, nearly, BINS / count)
                 row["state"] = MISSING if high < row["threshold"] else UNDECIDED
             row["state"] = row["state"] if sure else UNDECIDED
         mass = [share if sure else 0.0 for share, sure in zip(shares, clear, strict=True)]
         most = most_missing(hits, n, mass, thresholds) + sum(shares) - sum(mass)
-        return rows, (least_missing(around, len(near), mass, thresholds), most)
+        return rows, (least_missing(around, nearly, mass, thresholds), most)
 
     def bins_of(self, vectors: Tensor) -> Tensor:
         """Bin that each vector is classified into [n]."""
@@ -577,7 +598,9 @@ class Judge:
         if not sizes:
             return None
         size = sizes[-1]
-        scale = scale_of(real)
+        if name not in self._scales:
+            self._scales[name] = scale_of(real)
+        scale = self._scales[name]
         mean, spread = self._diversity_null(name, real, scale, size)
         # Draws without replacement of so many of all differ less than samples of their own would, by this; and all real
         # members are a sample too, whose error all draws share.
@@ -617,6 +640,17 @@ class _Fidelity(NamedTuple):
     good: Tensor
     near: Tensor
     null: Null
+
+
+class _Counted(NamedTuple):
+    """What is counted of n generated samples: in each bin those that look real and those near real ones [K], and the
+    diversity of the former.
+    """
+
+    n: int
+    hits: list[int]
+    near: list[int]
+    diversities: list[_Diversity | None]
 
 
 class _Pairs(NamedTuple):

@@ -1,5 +1,7 @@
 """The test that a trained classifier has to pass before it judges, of datasets with few classes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,6 +44,20 @@ def perfect(classes: int) -> Any:
         return SimpleNamespace(vectors=vectors, logits=F.one_hot(nearest, classes).float())
 
     return SimpleNamespace(extract=extract)
+
+
+def test_its_training_does_not_wait_for_torchs_compiler() -> None:
+    code = """
+import sys, torch
+from aigc_lab.extractors.shared.small_classifier import fit
+from aigc_lab.samples import Images
+from aigc_lab.shape import Modality, Shape
+images = Images(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.arange(8) % 2)
+fit(images, Shape(Modality.IMAGES, (1, 8, 8), classes=2), 2)
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])

@@ -375,6 +375,22 @@ class TestMlflow:
         ]
         mlflow_run.end("FINISHED", {})
 
+    def test_a_run_is_tagged_once_as_one_with_images(
+        self, mlflow_run: MlflowRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A tag is a transaction, and takes as long as the picture."""
+        tagged, set_tag = list[str](), mlflow_run._client.set_tag
+
+        def counted(run: str, name: str, value: str) -> None:
+            tagged.append(name)
+            set_tag(run, name, value)
+
+        monkeypatch.setattr(mlflow_run._client, "set_tag", counted)
+        for step in range(3):
+            mlflow_run.image("samples/grid", GRID, step)
+        assert tagged.count("mlflow.loggedImages") == 1
+        mlflow_run.end("FINISHED", {})
+
     def test_images_are_stored_as_mlflow_stores_its_own(
         self, mlflow_tracker: MlflowTracker, mlflow_run: MlflowRun
     ) -> None:

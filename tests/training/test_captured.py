@@ -82,8 +82,8 @@ def course_of(
     replicas = []
     for number in range(count):
         config = kind.Config(**options)
-        state = TrainingState.fresh(kind, config, SHAPE, seed=number, batch_size=BATCH, device="cpu")
-        replicas.append(Replica(state, Batches(DATA, BATCH, number), number))
+        state = TrainingState.fresh(kind, config, SHAPE, seed=number, batch_size=BATCH, device=device)
+        replicas.append(Replica(state, Batches(DATA.to(device), BATCH, number), number))
     (course,) = how.of(replicas, 0.9, precision)
     course.resume()
     return course
@@ -138,6 +138,22 @@ def test_a_program_has_the_bits_of_its_steps(
     assert plain.repeated == 0
     assert_same(plain, programs)
     assert found == expected and len(found) == STEPS // 5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("how", "count"), [(Plain, 1), (Stacked, 3)])
+@pytest.mark.parametrize("options", [{}, {"decay": True}, {"rule": "rmsprop"}, {"precision": "bf16"}])
+def test_cuda_graphs_have_the_numbers_of_their_steps(how: type[Course], count: int, options: dict[str, Any]) -> None:
+    plain, graphs = (course_of(Shift, how, count, device="cuda", **options) for _ in range(2))
+    with as_ever():
+        expected = advance(plain)
+    found = advance(graphs)
+    assert graphs.reason is None and graphs.repeated >= SETTLED
+    for one, two in zip(plain._changing(), graphs._changing(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    for one, two in zip(expected, found, strict=True):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
 
 
 class Annealed(Shift):

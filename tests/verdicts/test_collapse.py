@@ -16,7 +16,7 @@ from aigc_lab.samples import Images
 from aigc_lab.scoring.feature_store import FeatureStore
 from aigc_lab.statistics.neighbours import assign
 from aigc_lab.verdicts.bins import Bins
-from aigc_lab.verdicts.collapse import Beside, Judge, K
+from aigc_lab.verdicts.collapse import Beside, Judge, K, _Counted
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, needed
 
 # ---- what is said
@@ -306,7 +306,8 @@ def test_an_empty_bin_with_samples_near_it_is_not_missing() -> None:
     judge, kept = world().judge, world().draw(400, "sharp", of=(0, 1, 2, 3, 4)).double()
     near = torch.cat([kept, world().draw(60, "near", of=(5,)).double()])
     for around, state in ((kept, "missing"), (near, "undecided")):
-        rows, _ = judge._rows(kept, judge.bins_of(kept), judge.bins_of(around))
+        hits, around_it = (torch.bincount(judge.bins_of(each), minlength=6).tolist() for each in (kept, around))
+        rows, _ = judge._rows(_Counted(len(kept), hits, around_it, [None] * 6))
         assert [row["state"] for row in rows] == ["present"] * 5 + [state]
 
 

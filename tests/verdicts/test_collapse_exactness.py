@@ -370,3 +370,33 @@ def test_the_signature_says_what_was_judged() -> None:
     found = judged_of(lacking())
     assert found.signature == f"world|n:410|pool:1600|bins:6|splits:{SPLITS}|v:7"
     assert found.as_dict()["verdict"] == str(found.verdict) and {*found.as_dict()} == {*vars(found)}
+
+
+def test_what_depends_on_the_pool_alone_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every evaluation of a run judges as many samples; whatever was judged before, the verdict is the same."""
+    of, reached, sorted_ = world(), [0], [0]
+    pool, labels = of.labelled(800, "once")
+    bins = Bins.of_labels(labels, NAMES)
+    judge = Judge(pool, bins, "", splits=5)
+    reach, bins_of = Judge._reach, Judge.bins_of
+
+    def counted_reach(self: Judge, outside: Tensor) -> Tensor:
+        reached[0] += 1
+        return reach(self, outside)
+
+    def counted_bins(self: Judge, vectors: Tensor) -> Tensor:
+        sorted_[0] += 1
+        return bins_of(self, vectors)
+
+    monkeypatch.setattr(Judge, "_reach", counted_reach)
+    monkeypatch.setattr(Judge, "bins_of", counted_bins)
+    sets = [of.draw(200, "sets", 0), of.draw(200, "sets", 1, of=(0, 1, 2)), of.draw(240, "sets", 2), of.draw(200, "a")]
+    said = [judge.judge(made).as_dict() for made in sets[:3]]
+    before = reached[0]
+    said.append(judge.judge(sets[3]).as_dict())
+    assert reached[0] == before
+    assert sorted_[0] == len(sets)  # once each, though the bins of missing ones are looked at again
+    assert said == [Judge(pool, bins, "", splits=5).judge(made).as_dict() for made in sets]
+    for n in range(20, 60):
+        judge._balls(n)
+    assert len(judge._balls_of) == collapse._KEPT

@@ -6,17 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from worlds import FOUND, SPLITS, world
 
 from aigc_lab.verdicts.bins import Bins
-from aigc_lab.verdicts.collapse import Judge
+from aigc_lab.verdicts.collapse import Judge, Null, _Fidelity
 from aigc_lab.verdicts.conclusion import Collapse, CollapseVerdict, Covered, Measured, conclude, needed
 
 
 def measured(judge: Judge, made: Tensor, **others: Any) -> Measured:
-    of = judge.bins_of(made)
-    rows, together = judge._rows(made, of, of)
+    every = torch.ones(len(made), dtype=torch.bool)
+    honest = _Fidelity(1.0, 1.0, every, every, Null(1.0, 1.0, 1.0, 0.0))
+    rows, together = judge._rows(judge._counted(made, honest, judge.bins_of(made)))
     found = Measured(rows, together, judge.bins.noun, [], len(made), len(made), len(judge.pool), 1.0, 1.0, 0.0)
     return replace(found, **others)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from aigc_lab import noise
 from aigc_lab.data.shared.batches import Batches
 from aigc_lab.noise import Key
+from aigc_lab.optimizers.base import uncompiled
 from aigc_lab.samples import Samples
 from aigc_lab.shape import Shape
 
@@ -52,7 +53,7 @@ def fit(samples: Samples, shape: Shape, steps: int, *, seed: int = 0, device: st
         torch.manual_seed(noise.generator("classifier", "weights", *key).initial_seed())
         # channels_last: a third faster on a CPU for convolutions this small
         network = Network(shape).to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=1e-2)
+    optimizer = uncompiled(torch.optim.AdamW)(network.parameters(), lr=LR, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
     batches = Batches(samples.to(device), BATCH, seed)
     for step in range(steps):
