@@ -75,8 +75,8 @@ def course_of(
     kind: type[System],
     how: type[Course] = Plain,
     count: int = 1,
-    seed: int = 0,
     precision: Any = "fp32",
+    device: str = "cpu",
     **options: Any,
 ) -> Any:
     replicas = []
