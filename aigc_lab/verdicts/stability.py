@@ -425,6 +425,10 @@ def _fair(x: Array, errors: Array) -> float:
     return float(x[at] + luck * errors[at]) if luck else float(x[at])
 
 
+# Logarithm of the largest float64, about.
+_MOST = 709.0
+
+
 def _noisy(run: _Run, scale: Scale, errors: Array, error: Array, share: float = 1.0) -> Array:
     """Upper ends of the latest evaluations under noise alone, against the best before them; `error` is the standard
     error of what is compared, of which `share` counts.
@@ -438,7 +442,8 @@ def _noisy(run: _Run, scale: Scale, errors: Array, error: Array, share: float = 
         ratio = float(errors[0] / run.x[0])
         # The best was drawn from those that could have been it: a wreck's evaluations add no luck.
         rivals = before[_prime(run.where(slice(-_LATEST)), scale)]
-        return np.full_like(error, before.min() * math.exp((_luck(len(rivals)) + SIGMAS * share) * ratio))
+        most = min((_luck(len(rivals)) + SIGMAS * share) * ratio, _MOST)  # beyond, whatever follows is noise
+        return np.full_like(error, float(before.min()) * math.exp(most))
     fair = _fair(before, errors[:-_LATEST])
     risen = max(run.start - fair, abs(fair)) > _RISEN * error
     return fair + np.where(risen, SIGMAS, _RISEN) * share * error

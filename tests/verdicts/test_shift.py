@@ -279,7 +279,7 @@ def test_real_pictures_that_were_made_alike_are_sorted_as_blurred_ones_are(sigma
     truth = (of == by.real.labels).double().mean().item()
     made = by.textures.blurred(draw("alike"), sigma)
     like = partial(Pictures(by.real.take, by.vectors).like, made)
-    assert by.judge._shift(by.vectors(made).double(), like).accuracy == pytest.approx(truth, abs=0.04)
+    assert by.judge._shift(by.judge.bins_of(by.vectors(made).double()), like).accuracy == pytest.approx(truth, abs=0.04)
 
 
 def test_classes_that_blurred_pictures_seem_to_show_say_nothing_of_the_blur() -> None:
