@@ -216,8 +216,8 @@ class _Slot:
                 self._repeat = repeat
             else:
                 self.reason = "a repetition gives other numbers than the step"
-        except RuntimeError as error:  # a CUDA graph cannot hold it, or memory ends
-            self.reason = f"it cannot be repeated: {str(error).splitlines()[0][:160]}"
+        except Exception as error:  # noqa: BLE001 -- a CUDA graph cannot hold it, or memory ends: it trains as ever
+            self.reason = f"it cannot be repeated: {str(error).partition(chr(10))[0][:160]}"
         _restore(state, after)
 
 
