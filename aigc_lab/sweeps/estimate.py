@@ -149,10 +149,16 @@ def _timed(state: TrainingState, batches: Batches, plan: Configuration, warm: in
         each = (time.perf_counter() - started) / max(state.step - begun, 1)
         if each * timed > _PATIENCE:
             return each  # a step that long is no longer for having been the first
-    if each * (SETTLED + timed) > _PATIENCE:
+    if each * (SETTLED + timed) > _PATIENCE or state.system.uncapturable is not None:
         return each  # of a step that long little is saved as a program
-    times = [time.perf_counter() for _ in _steps(state, batches, plan, state.step + SETTLED + timed)]
-    return (times[-1] - times[SETTLED - 1]) / (len(times) - SETTLED) if len(times) > SETTLED else each
+    times, state.step = list[float](), first  # no step is timed that lies beyond those of before
+    for _ in _steps(state, batches, plan, first + max(SETTLED, timed) + 1):
+        times.append(time.perf_counter())
+        if len(times) == SETTLED:
+            state.step = first
+        elif len(times) == SETTLED + timed:
+            return (times[-1] - times[SETTLED - 1]) / timed
+    return each
 
 
 def _steps(state: TrainingState, batches: Batches, plan: Configuration, steps: int) -> Iterator[object]:

@@ -6,7 +6,7 @@ becomes a program only if
 
 - two recordings of two steps are the same operations, with the same numbers and constants;
 - nothing in them read the step's number, drew random numbers, or asked for a tensor's number on the host;
-- no system's own attribute of Python changed in a step;
+- no system's own attribute of Python changed in a step, and no module has hooks;
 - the program, run on the state before a recorded step, gives the bits that the step gave (on a GPU, whose sums may come
   in any order, the same numbers to a hundredth of what the step changed).
 
@@ -172,6 +172,9 @@ class _Slot:
         except RuntimeError:
             self.reason = "there is no memory for a copy of its weights"
             return compute(at)
+        if _hooked(self._module):
+            self.reason = "a module has hooks"
+            return compute(at)
         step, attributes, known = WatchedStep(at), _attributes(self._module), None
 
         def computed() -> list[Tensor]:
@@ -256,6 +259,13 @@ def _agree(found: Tensor, expected: Tensor, before: Tensor | None) -> bool:
         return False
     way = expected if before is None else expected - before
     return bool((found - expected).norm() <= _OFF * way.norm())
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody listens to a module: what torch's own hooks do is recorded, and of others nobody knows."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooks = (hook for part in module.modules() for kind in kinds for hook in getattr(part, kind).values())
+    return any(not str(hook.__module__).startswith("torch.") for hook in hooks)
 
 
 def _attributes(module: nn.Module) -> dict[tuple[int, str], object]:

@@ -35,6 +35,8 @@ from aigc_lab.systems import point_gan
 HERE, calls = Path(__file__).parent, [0]
 
 class Spy(point_gan.PointGAN):
+    uncapturable = "it counts its calls"
+
     def phases(self, batch_size):
         *others, last = super().phases(batch_size)
 

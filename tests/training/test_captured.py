@@ -226,6 +226,14 @@ def test_what_is_no_program_is_computed_as_ever(kind: type[System], why: str) ->
     assert_same(plain, programs)
 
 
+def test_a_module_that_somebody_listens_to_is_computed_as_ever() -> None:
+    """Whoever registers a hook to look at activations sees them in every step."""
+    course, heard = course_of(Shift), list[int]()
+    course.replicas[0].state.system.net.register_forward_hook(lambda *_: heard.append(1))
+    advance(course)
+    assert len(heard) == STEPS and course.reason == "a module has hooks"
+
+
 def test_a_repetition_with_other_numbers_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Program.compiled
 

@@ -153,6 +153,7 @@ def test_an_absent_dataset_is_said_and_not_downloaded(home: Path, monkeypatch: p
         raise OSError("no network")
 
     asked: list[bool] = []
+    monkeypatch.delenv("AIGC_LAB_DATA_DIR", raising=False)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     stored(home, DIGITS | {"data": {"name": "mnist"}}, "dcgan")
