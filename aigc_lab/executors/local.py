@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,12 +52,21 @@ class Local(Queued):
         """Lets the workers open what `resources` has prepared, and returns when they are ready."""
         super().open(resources, spool)
         for child in self._children:
-            child.go()
+            child.go(self._look)
         # One that dies now is met when there is a run, and then started again.
         while not self._stopped.is_set() and not all(child.ready or child.gone for child in self._children):
             if self._follower is not None and self._follower.error is not None:
                 raise self._follower.error
             time.sleep(0.02)
+
+    def _look(self) -> None:
+        if self._follower is not None:
+            self._follower.look()
+
+    def nudge(self, run: str | None) -> None:
+        known = [child for child in self._children if child.run == run]
+        for child in known or self._children:  # of a run that has just begun it is not known who does it
+            child.nudge()
 
     # ---- what the follower asks
 
@@ -153,7 +163,7 @@ class _Child:
         self.worker: str | None = None
         self.run: str | None = None
         self.seen = count
-        self._may_go = False
+        self._nudged: Callable[[], object] | None = None  # what is called when the worker nudges, as soon as it may go
         self.deaths = 0  # one after the other, before it was ready
         self.pids: set[int] = set()
         self.ends: dict[int | None, str] = {}  # pid -> how that process ended
@@ -164,8 +174,8 @@ class _Child:
         share = min(environment.threads(), self.place.threads)
         self._process = worker_process.start(*self._arguments, self._log, self._variables, share, shares=self.shares)
         self.pids.add(self.pid)
-        if self._may_go:
-            self.go()
+        if self._nudged is not None:
+            self.go(self._nudged)
 
     @property
     def pid(self) -> int:
@@ -194,10 +204,14 @@ class _Child:
                 self._process.wait(_DYING)
         return self.ends.get(pid) if pid != self.pid or self.gone else None
 
-    def go(self) -> None:
-        """Lets it open what was prepared."""
-        self._may_go = True
+    def go(self, nudged: Callable[[], object]) -> None:
+        """Lets it open what was prepared; `nudged` is called when there is something to be looked at."""
+        self._nudged = nudged
         worker_process.go(self._process)
+        threading.Thread(target=worker_process.hear, args=(self._process, nudged), daemon=True).start()
+
+    def nudge(self) -> None:
+        worker_process.nudge(self._process)
 
     def how(self) -> str:
         return self.ends.get(self.pid, "its worker process does not answer")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from aigc_lab.host import signals
+from aigc_lab.host import nudges, signals
 from aigc_lab.registry.run_queue import Evaluated
 from aigc_lab.registry.store import Registry
 from aigc_lab.runs.pulse import Pulse
@@ -21,7 +21,7 @@ _TIMES, _LONGEST = 10, 2.0
 
 class Pause:
     """The time between two looks, which grows until something happens, and with what a look takes: where many workers
-    look, and each has to wait for the others, they look less often.
+    look, and each has to wait for the others, they look less often. A nudge ends it.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,9 @@ class Pause:
         look = time.monotonic() - self._since
         until = time.monotonic() + max(self.seconds, min(_TIMES * look, _LONGEST))
         while (left := until - time.monotonic()) > 0 and not signals.stop_requested():
-            time.sleep(min(left, 0.1))
+            if nudges.wait(min(left, 0.1)):
+                self.seconds = _SOON
+                break
         self.seconds, self._since = min(2 * self.seconds, _SELDOM), time.monotonic()
 
 
@@ -66,6 +68,7 @@ class Reporter:
 
     def evaluated(self, step: int, value: float, *, error: float = float("nan"), collapse: str | None = None) -> None:
         self._registry.evaluated(self._job.sweep, Evaluated(self._job.run, step, value, error, collapse))
+        nudges.parent()
         self._told = step
 
     def scored(self, step: int, value: float, *, error: float = float("nan"), collapse: str | None = None) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.host import imports, signals, visible
+from aigc_lab.host import imports, nudges, signals, visible
 from aigc_lab.host.outage import StoreAway
 from aigc_lab.host.settings import Settings
 from aigc_lab.registry import liveness
@@ -159,6 +159,7 @@ class _Worker:
                 jobs += self._alike(jobs[0], experiment, resources)
                 self._do(jobs, replace(resources, crowded=claimed.crowded))
                 self.done += len(jobs)
+                nudges.parent()
                 signals.raise_if_interrupted()  # the run was quicker
         signals.raise_if_interrupted()
         return self.done
@@ -354,19 +355,24 @@ _word = threading.Event()
 
 
 def _listen() -> None:
-    """Reads what the parent says. When it is gone, asks the run to stop, and so ends this process."""
+    """Hears what the parent says. When it is gone, asks the run to stop, and so ends this process."""
     while True:
         select.select([0], [], [])
-        if not os.read(0, len(GO)):
+        try:
+            said = os.read(0, len(GO))
+        except OSError:  # it is gone, and had not heard everything
+            said = b""
+        if not said:
             signals.request_stop()
-            _word.set()
-            return
         _word.set()
+        nudges.awake.set()
+        if not said:
+            return
 
 
 def main() -> None:
-    """Entry point of a child: home, sweep, device, threads, whether it shares a GPU. Its standard input is a pipe that
-    its parent holds.
+    """Entry point of a child: home, sweep, device, threads, whether it shares a GPU. Its standard input is a socket of
+    which its parent holds the other end.
     """
     visible.guard()
     home, sweep, device, threads, *more = sys.argv[1:]
@@ -375,6 +381,7 @@ def main() -> None:
         # Ctrl-C reaches the whole group; who started this says when to end.
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        nudges.has_parent(0)
         threading.Thread(target=_listen, daemon=True).start()
         settings = Settings.load(Path(home))
         try:

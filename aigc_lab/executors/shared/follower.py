@@ -98,6 +98,10 @@ class Follower:
             self._stop_by = time.monotonic() + grace
         self._awake.set()
 
+    def look(self) -> None:
+        """Looks now, and not only when it would have looked anyway. Callable from any thread."""
+        self._awake.set()
+
     def close(self) -> None:
         self._closed.set()
         self._awake.set()

@@ -97,6 +97,9 @@ class Queued(base.Executor):
             self.slots = slots
             self.changed_slots(slots)
 
+    def nudge(self, run: str | None) -> None:
+        """Has whoever does this run look at the registry now, or whoever does none; called from any thread."""
+
     # ---- runs
 
     def run(self, job: Job, watcher: Watcher) -> RunOutcome:
@@ -123,6 +126,7 @@ class Queued(base.Executor):
         if self._stopped.is_set():
             raise KeyboardInterrupt
         self._resources.registry.offer(job.run)
+        self.nudge(None)
 
     def _follow(self, job: Job, watcher: Watcher, news: "SimpleQueue[Any]") -> RunOutcome | Lost:
         """Tells the watcher of a run until it has ended, or its worker is gone."""
@@ -133,6 +137,7 @@ class Queued(base.Executor):
                 case Evaluated(step=step, value=value, error=error, collapse=collapse):
                     stop = watcher.scored(step, value, error=error, collapse=collapse)
                     self._resources.registry.answer(job.run, step, stop=stop)
+                    self.nudge(job.run)
                 case dict() as now:
                     names = ("step", "scalars", "seconds", "samples_per_second")
                     watcher.progress(Progress(**{name: now[name] for name in names}))
