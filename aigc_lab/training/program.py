@@ -129,6 +129,11 @@ class _Recording(TorchDispatchMode):
                 self._call(tensor, name)
             self.program.inputs.append(name)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would keep its compiler away, and import all of it to do so: a second of the processor's time."""
+        return False
+
     def _call(self, tensor: Tensor, name: str) -> None:
         self._names[id(tensor)] = weakref.ref(tensor), name
 

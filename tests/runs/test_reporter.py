@@ -1,9 +1,10 @@
-"""How often a worker looks at the registry, by a clock that only sleeping and looking move."""
+"""How often a worker looks at the registry, by a clock that only waiting and looking move."""
 
 from types import SimpleNamespace
 
 import pytest
 
+from aigc_lab.host import nudges
 from aigc_lab.runs import reporter
 
 
@@ -16,10 +17,12 @@ def test_looks_become_fewer_as_they_take_longer(
 ) -> None:
     now = [100.0]
 
-    def sleep(seconds: float) -> None:
+    def wait(seconds: float) -> bool:
         now[0] += seconds
+        return False  # nobody nudges
 
-    monkeypatch.setattr(reporter, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(reporter, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(nudges, "wait", wait)
     pause, found = reporter.Pause(), []
     for _ in waits:
         now[0] += look

@@ -1,5 +1,7 @@
 """Steps as programs: the same bits as without, and what becomes no program."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -224,6 +226,28 @@ def test_what_is_no_program_is_computed_as_ever(kind: type[System], why: str) ->
     assert advance(programs) == expected
     assert why in programs.reason and programs.repeated == 0
     assert_same(plain, programs)
+
+
+RECORDED = """
+import sys
+from aigc_lab.benchmarks.shared import trainings
+from pathlib import Path
+plan = trainings.plan_of("ring", "point_gan", Path("."), batch_size=8)
+from aigc_lab.training.plain import Plain
+from aigc_lab.training.state import Replica
+(course,) = Plain.of([Replica(trainings.state_of(plan, "cpu"), trainings.batches_of(plan, "cpu"), 0)], 0.9, "fp32")
+course.resume()
+for _ in range(4):
+    course.step()
+assert course.reason is None and course.repeated == 1, (course.reason, course.repeated)
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+
+
+def test_to_record_a_step_imports_no_compiler() -> None:
+    """Torch's takes a second of the processor in every process that trains."""
+    done = subprocess.run([sys.executable, "-c", RECORDED], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_module_that_somebody_listens_to_is_computed_as_ever() -> None:
