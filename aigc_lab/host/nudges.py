@@ -16,7 +16,8 @@ _parent: list[socket.socket] = []
 def wait(seconds: float) -> bool:
     """Waits so long, or until this process is nudged; whether it was."""
     nudged = awake.wait(seconds)
-    awake.clear()
+    if nudged:  # or one that comes just now would be lost
+        awake.clear()
     return nudged
 
 

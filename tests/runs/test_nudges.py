@@ -55,6 +55,20 @@ def test_a_nudge_ends_a_pause() -> None:
     assert pause.seconds < 1, "what is looked at is not over"
 
 
+class Late(threading.Event):
+    """The nudge comes when the time is over, before anybody has looked whether there was one."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return False
+
+
+def test_a_nudge_at_the_end_of_a_wait_is_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nudges, "awake", Late())
+    assert not nudges.wait(0.0)
+    assert nudges.awake.is_set()
+
+
 @pytest.mark.parametrize("child", [ANSWERING], indirect=True)
 def test_a_worker_and_its_parent_hear_each_other(child: Path) -> None:
     process, heard = started(child), threading.Event()
