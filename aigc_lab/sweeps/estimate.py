@@ -1,6 +1,7 @@
 """What a sweep will cost, before it is begun."""
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from aigc_lab.training.state import Replica, TrainingState
 
 # Seconds that timing one system may take, about.
 _PATIENCE = 5.0
+# How many times as long as the median a step may be: one with a lazy penalty is a few times as long.
+_HELD_UP = 10
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _seconds_per_step(plan: Configuration, place: Place, warm: int = 3, timed: i
     total = 0.0
     for begin, end in itertools.pairwise(ends):
         state.step = begin
-        total += (end - begin) * _timed(state, batches, plan, warm, timed)
+        total += (end - begin) * _timed(state, batches, plan, place.device, warm, timed)
     return total / training.steps
 
 
@@ -138,27 +141,41 @@ def stretches(phases: Sequence[Phase], steps: int) -> list[int]:
     return sorted({0} | {step for step in changes if step < steps})
 
 
-def _timed(state: TrainingState, batches: Batches, plan: Configuration, warm: int, timed: int) -> float:
+def _timed(state: TrainingState, batches: Batches, plan: Configuration, device: str, warm: int, timed: int) -> float:
     """Seconds of a step, from the state's on."""
-    first, each = state.step, 0.0
-    for steps in (1, warm, warm + timed):
-        begun, started = state.step, time.perf_counter()
+    first, each, least = state.step, 0.0, math.inf
+    for steps in (1, 2, warm, warm + timed):
+        ends = [time.perf_counter()]
         with as_ever():
-            for _ in _steps(state, batches, plan, first + steps):
-                pass
-        each = (time.perf_counter() - started) / max(state.step - begun, 1)
-        if each * timed > _PATIENCE:
-            return each  # a step that long is no longer for having been the first
+            ends += [time.perf_counter() for _ in _steps(state, batches, plan, first + steps)]
+        each = _typical(ends, device)
+        least = min(least, each)
+        if each > _PATIENCE or (least * timed > _PATIENCE and steps > 1):
+            return each  # a step that long is no longer for what the first ones do besides, nor was it held up
     if each * (SETTLED + timed) > _PATIENCE or state.system.uncapturable is not None:
         return each  # of a step that long little is saved as a program
-    times, state.step = list[float](), first  # no step is timed that lies beyond those of before
+    ends, state.step = [], first  # no step is timed that lies beyond those of before
     for _ in _steps(state, batches, plan, first + max(SETTLED, timed) + 1):
-        times.append(time.perf_counter())
-        if len(times) == SETTLED:
+        ends.append(time.perf_counter())
+        if len(ends) == SETTLED:
             state.step = first
-        elif len(times) == SETTLED + timed:
-            return (times[-1] - times[SETTLED - 1]) / timed
+        elif len(ends) == SETTLED + timed:
+            return _typical(ends[SETTLED - 1 :], device)
     return each
+
+
+def _typical(ends: Sequence[float], device: str) -> float:
+    """Seconds of a step from the times at which each ended, the first of them that at which the first began; 0 for no
+    step. On a CPU a step that was held up by something else counts for no more than `_HELD_UP` others; a device is
+    waited for at the last step alone, whose time says nothing of the others'.
+    """
+    if len(ends) < 2:
+        return 0.0
+    if device != "cpu":
+        return (ends[-1] - ends[0]) / (len(ends) - 1)
+    seconds = [end - begin for begin, end in itertools.pairwise(ends)]
+    longest = _HELD_UP * statistics.median(seconds)
+    return statistics.fmean(min(each, longest) for each in seconds)
 
 
 def _steps(state: TrainingState, batches: Batches, plan: Configuration, steps: int) -> Iterator[object]:

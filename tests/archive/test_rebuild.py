@@ -219,7 +219,7 @@ def test_runs_that_went_wrong_are_told_alike(home: Home, tmp_path: Path, monkeyp
     monkeypatch.setattr(writer, "Writer", WriterHere)
     text = POINTS.replace("{log: [1e-4, 1e-2]}", "{choice: [1.0e-9, 1.0e+30]}").replace("trials: 2", "sampler: grid")
     (tmp_path / "points.yaml").write_text(text)
-    sweep.sweep_experiment(str(tmp_path / "points.yaml"), [], device="cpu", json=True, home=home.path)
+    sweep.sweep_experiment(str(tmp_path / "points.yaml"), [], device="cpu", workers=1, json=True, home=home.path)
     made = Home(home.path)
     before = made.shown()
     assert {run.tags["state"] for run in before.values()} == {"FINISHED", "DIVERGED"}

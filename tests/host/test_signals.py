@@ -150,7 +150,7 @@ def agreed(folder: Path, home: str = "home") -> None:
 def test_what_is_stopped_at_any_moment_goes_on_to_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep_experiment("mine.yaml", [], device="cpu", json=True, home=folder / "undisturbed")
+    sweep_experiment("mine.yaml", [], device="cpu", workers=1, json=True, home=folder / "undisturbed")
     chance = random.Random()
     reached = 0
     with training(folder, SWEEP) as process:
@@ -245,7 +245,7 @@ def test_a_sweep_ends_when_the_runs_under_way_have(
 
     monkeypatch.setattr("aigc_lab.commands.sweep.opened", watched)
     monkeypatch.setattr("aigc_lab.runs.rounds.train", asked)
-    sweep_experiment("mine.yaml", [], device="cpu", json=True, home=folder / "home")
+    sweep_experiment("mine.yaml", [], device="cpu", workers=1, json=True, home=folder / "home")
     run = page(folder, "mine.0.0")
     assert said[0].startswith(f"{run['sweep']} stops when its 1 run under way ended")
     assert "Stopped as asked, with nothing under way; aigc-lab resume" in capsys.readouterr().err
@@ -367,7 +367,7 @@ def test_weights_kept_on_the_way_survive_a_resume_and_the_end(folder: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr("aigc_lab.runs.rounds.train", cut)
         with pytest.raises(KeyboardInterrupt):
-            sweep_experiment("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
+            sweep_experiment("mine.yaml", changes, device="cpu", workers=1, json=True, home=folder / "home")
     early = kept(page(folder, "mine.0.0"))
     assert early.keys() == {"step-000100", "step-000200", "step-000300"}
     assert len(set(early.values())) == 3
@@ -394,7 +394,7 @@ def test_an_error_after_a_signal_is_not_the_runs_fault(folder: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("aigc_lab.runs.rounds.train", broken)
         with pytest.raises(KeyboardInterrupt):
-            sweep_experiment("mine.yaml", changes, device="cpu", json=True, home=folder / "home")
+            sweep_experiment("mine.yaml", changes, device="cpu", workers=1, json=True, home=folder / "home")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert page(folder, "mine.0.0")["state"] == "KILLED"
     assert page(folder, "mine.0.0")["reason"] == "interrupted at step 0"

@@ -181,7 +181,7 @@ def test_a_grid_is_counted_and_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> 
         space.grid(document)
 
 
-def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timing_is_of_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
 
     def counted(state: Any, batches: Any, plan: Any, until: int) -> Any:
@@ -191,10 +191,47 @@ def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(estimate, "_steps", counted)
     estimate.estimate(made(), HERE)
-    assert steps == [1, 3, 13, SETTLED + 1]
-    monkeypatch.setattr(estimate, "_PATIENCE", 0.0)
-    estimate.estimate(made(), HERE)
-    assert steps[4:] == [1]
+    assert steps == [1, 2, 3, 13, SETTLED + 1]
+
+
+LONG = {"a step of seconds": (7.0, 1), "long steps": (0.6, 2), "steps of which a program would save little": (0.3, 13)}
+
+
+@pytest.mark.parametrize(("seconds", "taken"), LONG.values(), ids=LONG)
+def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch, seconds: float, taken: int) -> None:
+    done = held_up(monkeypatch, seconds, {})
+    (ms,) = estimate.estimate(made(), HERE).step_ms.values()
+    assert ms == pytest.approx(1000 * seconds) and len(done) == taken
+
+
+@pytest.mark.parametrize("step", [0, 1, 5, 30])
+def test_one_step_that_is_held_up_makes_no_sweep_long(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Steps of 2 ms, of which one is held up for a second: a sweep of 40 steps is not one of 40 s for that."""
+    done = held_up(monkeypatch, 0.002, {step: 1.0})
+    (ms,) = estimate.estimate(made(), HERE).step_ms.values()
+    assert 2 <= ms < 4 and len(done) > 30
+
+
+def test_a_penalty_of_some_steps_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_up(monkeypatch, 0.002, dict.fromkeys(range(0, 100, 5), 0.006))
+    (ms,) = estimate.estimate(made(), HERE).step_ms.values()
+    assert ms == pytest.approx(3.2)
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch, seconds: float, more: dict[int, float]) -> list[float]:
+    """Steps of so many seconds, of which some take `more` besides; the seconds of those that were done."""
+    clock, done = [0.0], list[float]()
+
+    def counted(state: Any, batches: Any, plan: Any, until: int) -> Any:
+        while state.step < until:
+            done.append(seconds + more.get(len(done), 0.0))
+            clock[0] += done[-1]
+            state.step += 1
+            yield
+
+    monkeypatch.setattr(estimate, "_steps", counted)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    return done
 
 
 def test_every_stretch_in_which_other_phases_run_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
