@@ -9,7 +9,7 @@ GPU a program is what is captured as one (`training.graphs`).
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,8 @@ MOST = 20_000
 _aten = torch.ops.aten
 # They give their argument itself, as autograd sees it.
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default}
+# Batch normalisations write these, which not all of their schemas say.
+_WRITTEN_UNSAID = {"running_mean", "running_var"}
 _REFUSED = {
     torch.Tag.data_dependent_output: "it reads a number of a tensor on the host",
     torch.Tag.dynamic_output_shape: "the size of a result depends on numbers",
@@ -34,7 +36,8 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Line:
-    """One operation, or what is done aside: `gives` are names of results, `takes` those of tensors that it reads.
+    """One operation, or what is done aside: `gives` are names of results, `takes` those of tensors that it reads, of
+    which it `writes` some.
 
     What is done aside, and an operation on the `host`'s tensors alone, are no part of a CUDA graph.
     """
@@ -42,6 +45,7 @@ class Line:
     text: str
     takes: tuple[str, ...]
     gives: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
     aside: bool = False
     host: bool = False
 
@@ -76,6 +80,26 @@ class Program:
             if theirs is not mine and not _same_numbers(mine, theirs):
                 return f"a tensor {list(mine.shape)} that it makes has other numbers the second time"
         return None
+
+    def leave_out(self, shares: Mapping[str, str]) -> None:
+        """Leaves out the lines whose results nothing reads: gradients of weights that a phase does not train, say,
+        which autograd's functions in Python compute unasked. `shares` leads from a view to what it is of.
+        """
+
+        def whole(name: str) -> str:
+            while name in shares:
+                name = shares[name]
+            return name
+
+        # What lies in these is read later on, or outlasts a repetition.
+        read = {whole(name) for name in (*self.outputs, *self.inputs, *self.lasting)}
+        kept = []
+        for line in reversed(self.lines):
+            results = (*line.gives, *line.writes)
+            if line.aside or not results or any(whole(name) in read for name in results):
+                kept.append(line)
+                read |= {whole(name) for name in line.takes}
+        self.lines = kept[::-1]
 
     def compiled(self, first: int = 0, last: int | None = None) -> "Piece":
         """The lines from `first` until `last` as one function."""
@@ -122,6 +146,7 @@ class _Recording(TorchDispatchMode):
         self._names: dict[int, tuple[weakref.ref[Tensor], str]] = {}
         self._computed = 0
         self._functions: dict[Any, str] = {}
+        self._shares: dict[str, str] = {}
         for tensor in inputs:
             name = self._name_of(tensor)
             if name is None:
@@ -200,20 +225,34 @@ class _Recording(TorchDispatchMode):
             for each in results:  # another view of what lasts: made once
                 self._last(each)
             return None
-        gives = []
+        gives: list[str] = []
         if not aliases or any(each is None or not each.is_write for each in aliases):
             for each in results:
                 gives.append(f"v{self._computed}")
                 self._computed += 1
                 if isinstance(each, Tensor):
                     self._call(each, gives[-1])
+        shared, writes = self._aliases(func, args, kwargs)
+        self._shares |= {name: shared[0] for name in gives if shared}
         called = f"{self._function(func)}({', '.join(given)})"
         left = ", ".join(gives) + "," * (isinstance(result, (list, tuple)) and len(gives) == 1)
         text = f"{left} = {called}" if gives else called
         tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
         host = all(each.device.type == "cpu" for each in tensors)
-        self.program.lines.append(Line(text, tuple(takes), tuple(gives), host=host))
+        self.program.lines.append(Line(text, tuple(takes), tuple(gives), tuple(writes), host=host))
         return None
+
+    def _aliases(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Names of the tensors that a result may share memory with, and of those that the operation writes."""
+        shared: list[str] = []
+        writes: list[str] = []
+        for number, each in enumerate(func._schema.arguments):  # noqa: SLF001
+            given = args[number] if number < len(args) else kwargs.get(each.name)
+            if each.alias_info is not None:
+                self.text(given, writes if each.alias_info.is_write else shared)
+            elif each.name in _WRITTEN_UNSAID:
+                self.text(given, writes)
+        return shared, writes
 
     def _function(self, func: Any) -> str:
         if func not in self._functions:
@@ -235,6 +274,7 @@ class _Recording(TorchDispatchMode):
             if name is None or not name.startswith("v"):
                 return self._refuse("a result is nothing that it computes")
             self.program.outputs.append(name)
+        self.program.leave_out(self._shares)
         return None
 
 

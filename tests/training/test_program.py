@@ -158,6 +158,69 @@ def test_a_constant_that_is_made_anew_must_stay_the_same() -> None:
     assert "other numbers" in (first.difference(record(function, [values])[1]) or "")
 
 
+class _Product(torch.autograd.Function):
+    """x · w, whose gradients are both computed, whichever is asked for."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return x * weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return gradient * weight, (gradient * x).sinh()
+
+
+def test_what_nothing_reads_is_left_out() -> None:
+    weight = torch.tensor(3.0, requires_grad=True)
+
+    def slope(values: Tensor) -> list[Tensor]:
+        values = values.detach().requires_grad_()
+        product: Tensor = _Product.apply(values, weight)
+        spoiled = product.detach().clone()
+        spoiled[0].mul_(2).add_(1)  # of what is not read, by a view of it
+        return [torch.autograd.grad(product.square().sum(), values)[0]]
+
+    one, other = torch.arange(4.0), torch.arange(4.0) + 1
+    _, program = record(lambda: slope(one), [one])
+    assert program.fault is None
+    assert not any(word in line.text for line in program.lines for word in ("sinh", "add_", "clone"))
+    assert torch.equal(repeated(program, other)[0], slope(other)[0])
+
+
+def test_what_outlasts_is_written_though_no_result_reads_it() -> None:
+    """By a view of it, in place, and by a batch normalisation whose schema does not say so."""
+    memory, norm = torch.zeros(3, 2), nn.BatchNorm1d(2)
+
+    def remembered(values: Tensor) -> list[Tensor]:
+        norm(values)
+        memory[1].copy_(values[0])
+        torch.add(values[1], 1, out=memory[2])
+        halves = values.clone()
+        halves[:, 0].mul_(0.5)
+        return [halves.sum()]
+
+    def norms() -> list[Tensor]:
+        return [memory.clone(), norm.running_mean.clone(), norm.running_var.clone()]  # type: ignore[union-attr]
+
+    one, other = torch.randn(5, 2), torch.randn(5, 2)
+    (plain,) = remembered(other)
+    expected = norms()
+    memory.zero_()
+    norm.reset_running_stats()
+    _, program = record(lambda: remembered(one), [one])
+    memory.zero_()
+    norm.reset_running_stats()
+    assert program.fault is None
+    assert torch.equal(repeated(program, other)[0], plain)
+    for mine, true in zip(norms(), expected, strict=True):
+        assert torch.equal(mine, true)
+
+
 def test_a_tensor_that_is_gone_does_not_name_the_next_in_its_place() -> None:
     values, other = torch.randn(2, 3)
 
