@@ -4,6 +4,8 @@ pictures whose side is 8 · 2^k.
 
 from torch import nn
 
+from aigc_lab.nets.convolutions import Conv2d
+
 
 def _doublings(size: tuple[int, ...]) -> int:
     _, height, width = size
@@ -14,8 +16,8 @@ def _doublings(size: tuple[int, ...]) -> int:
 
 
 def _pair(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    last = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
-    return [nn.Conv2d(inputs, inputs, 3, padding=1), nn.ELU(), last, nn.ELU()]
+    last = Conv2d(inputs, outputs, 3, stride, padding=1)
+    return [Conv2d(inputs, inputs, 3, padding=1), nn.ELU(), last, nn.ELU()]
 
 
 class Decoder(nn.Sequential):
@@ -30,7 +32,7 @@ class Decoder(nn.Sequential):
             nn.Unflatten(1, (width, 8, 8)),
             *layers,
             *_pair(width, width),
-            nn.Conv2d(width, size[0], 3, padding=1),
+            Conv2d(width, size[0], 3, padding=1),
         )
 
 
@@ -38,7 +40,7 @@ class Encoder(nn.Sequential):
     """[N, C, H, W] -> [N, hidden]: a convolution of stride 2 halves the side and adds `width` channels."""
 
     def __init__(self, hidden: int, width: int, size: tuple[int, ...]) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(size[0], width, 3, padding=1), nn.ELU()]
+        layers: list[nn.Module] = [Conv2d(size[0], width, 3, padding=1), nn.ELU()]
         channels = width
         for _ in range(_doublings(size)):
             layers += _pair(channels, channels + width, stride=2)

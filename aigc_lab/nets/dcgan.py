@@ -7,6 +7,7 @@ channels double as the side halves, from `width` at the widest picture.
 import torch
 from torch import nn
 
+from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d
 from aigc_lab.nets.critics import MinibatchStd, Norm, norm_2d
 
 SIDES = (16, 32, 64)
@@ -38,19 +39,19 @@ class Decoder(nn.Sequential):
         top = width * 2 ** (stages(size) - 1)
         layers: list[nn.Module] = [
             nn.Unflatten(1, (latent, 1, 1)),
-            nn.ConvTranspose2d(latent, top, 4, bias=False),
+            ConvTranspose2d(latent, top, 4, bias=False),
             nn.BatchNorm2d(top),
             nn.ReLU(inplace=True),
         ]
         channels = top
         while channels > width:
             layers += [
-                nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1, bias=False),
+                ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(channels // 2),
                 nn.ReLU(inplace=True),
             ]
             channels //= 2
-        super().__init__(*layers, nn.ConvTranspose2d(width, size[0], 4, stride=2, padding=1))
+        super().__init__(*layers, ConvTranspose2d(width, size[0], 4, stride=2, padding=1))
 
 
 class Encoder(nn.Sequential):
@@ -68,16 +69,16 @@ class Encoder(nn.Sequential):
         minibatch_std: bool = False,
         bias: bool = True,
     ) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(size[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        layers: list[nn.Module] = [Conv2d(size[0], width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         channels = width
         for _ in range(stages(size) - 1):
             layers += [
                 # What is normalised by batch or layer loses its mean: a bias before it would do nothing.
-                nn.Conv2d(channels, channels * 2, 4, stride=2, padding=1, bias=norm in ("spectral", "none")),
+                Conv2d(channels, channels * 2, 4, stride=2, padding=1, bias=norm in ("spectral", "none")),
                 *norm_2d(norm, channels * 2),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             channels *= 2
         if minibatch_std:
             layers.append(MinibatchStd())
-        super().__init__(*layers, nn.Conv2d(channels + minibatch_std, outputs, 4, bias=bias), nn.Flatten())
+        super().__init__(*layers, Conv2d(channels + minibatch_std, outputs, 4, bias=bias), nn.Flatten())

@@ -6,6 +6,7 @@ In both papers `width` is 64, and the linear layer has 1,024 = 16 × 64 features
 
 from torch import nn
 
+from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d
 from aigc_lab.nets.critics import MinibatchStd, Norm, norm_1d, norm_2d
 
 
@@ -30,10 +31,10 @@ class Decoder(nn.Sequential):
             nn.BatchNorm1d(flat),
             nn.ReLU(inplace=True),
             nn.Unflatten(1, small),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),
+            ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(width, size[0], 4, stride=2, padding=1),
+            ConvTranspose2d(width, size[0], 4, stride=2, padding=1),
         )
 
 
@@ -52,9 +53,9 @@ class Encoder(nn.Sequential):
         channels, height, side = 2 * width, *_quarter(size)
         inner = norm in ("spectral", "none")
         super().__init__(
-            nn.Conv2d(size[0], width, 4, stride=2, padding=1),
+            Conv2d(size[0], width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(width, channels, 4, stride=2, padding=1, bias=inner),
+            Conv2d(width, channels, 4, stride=2, padding=1, bias=inner),
             *norm_2d(norm, channels),
             nn.LeakyReLU(0.2, inplace=True),
             *([MinibatchStd()] if minibatch_std else []),

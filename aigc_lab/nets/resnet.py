@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aigc_lab.nets.convolutions import Conv2d
+
 _SIDES = (16, 32, 64)
 
 
@@ -35,12 +37,12 @@ class _Up(nn.Module):
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            Conv2d(channels, channels, 3, padding=1, bias=False),
         )
-        self.skip = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 1, bias=False))
+        self.skip = nn.Sequential(nn.Upsample(scale_factor=2), Conv2d(channels, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.branch(x) + self.skip(x)
@@ -58,7 +60,7 @@ class Decoder(nn.Sequential):
             *ups,
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(width, size[0], 3, padding=1),
+            Conv2d(width, size[0], 3, padding=1),
         )
 
 
@@ -72,13 +74,13 @@ class _Down(nn.Module):
         pool: list[nn.Module] = [nn.AvgPool2d(2)] if halve else []
         self.branch = nn.Sequential(
             *([] if first else [nn.ReLU()]),
-            nn.Conv2d(inputs, outputs, 3, padding=1),
+            Conv2d(inputs, outputs, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
+            Conv2d(outputs, outputs, 3, padding=1),
             *pool,
         )
         # A 1×1 convolution and an average commute: the smaller picture first.
-        self.skip = nn.Sequential(*pool, *([nn.Conv2d(inputs, outputs, 1)] if halve or inputs != outputs else []))
+        self.skip = nn.Sequential(*pool, *([Conv2d(inputs, outputs, 1)] if halve or inputs != outputs else []))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.branch(x) + self.skip(x)
@@ -109,9 +111,9 @@ class _Residual(nn.Module):
     def __init__(self, channels: int, groups: int, expansion: int, blocks: int) -> None:
         super().__init__()
         inner = channels * expansion
-        first = nn.Conv2d(channels, inner, 1)
-        grouped = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
-        last = nn.Conv2d(inner, channels, 1, bias=False)
+        first = Conv2d(channels, inner, 1)
+        grouped = Conv2d(inner, inner, 3, padding=1, groups=groups)
+        last = Conv2d(inner, channels, 1, bias=False)
         self.branch = nn.Sequential(first, nn.LeakyReLU(0.2), grouped, nn.LeakyReLU(0.2), last)
         if not last.weight.is_meta:
             for layer in (first, grouped):
@@ -169,7 +171,7 @@ class ModernDecoder(nn.Module):
         for number in range(doublings + 1):
             stages += [_Filtered(2 * 2**number)] if number else []
             stages += [_Residual(width, groups, expansion, 2 * (doublings + 1)) for _ in range(2)]
-        colours = nn.Conv2d(width, size[0], 1)
+        colours = Conv2d(width, size[0], 1)
         self.stages = nn.Sequential(*stages, colours)
         for layer in (self.style, colours):
             _keep_variance(layer)
@@ -187,12 +189,12 @@ class ModernEncoder(nn.Sequential):
     def __init__(
         self, outputs: int, width: int, size: tuple[int, ...], groups: int, expansion: int, bias: bool = True
     ) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(size[0], width, 1)]
+        layers: list[nn.Module] = [Conv2d(size[0], width, 1)]
         sides = _halvings(size, 4) + 1
         for number in range(sides):
             layers += [_Filtered(size[1] // 2 ** (number - 1), halve=True)] if number else []
             layers += [_Residual(width, groups, expansion, 2 * sides) for _ in range(2)]
-        last = [nn.Conv2d(width, width, 4, groups=width, bias=False), nn.Linear(width, outputs, bias=bias)]
+        last = [Conv2d(width, width, 4, groups=width, bias=False), nn.Linear(width, outputs, bias=bias)]
         for layer in (layers[0], *last):
             _keep_variance(layer)
         super().__init__(*layers, last[0], nn.Flatten(), last[1])

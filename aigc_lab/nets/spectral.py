@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aigc_lab.nets.convolutions import Conv2d
 from aigc_lab.nets.precision import single
 
 # Power iterations from the random start, so that the first weights that are used are normalised already.
@@ -45,7 +46,7 @@ class _Spectral(nn.Module):
             return normalised
 
 
-class SpectralConv2d(_Spectral, nn.Conv2d):
+class SpectralConv2d(_Spectral, Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         convolved: Tensor = self._conv_forward(x, self.normalised(), self.bias)
         return convolved
@@ -56,7 +57,11 @@ class SpectralLinear(_Spectral, nn.Linear):
         return F.linear(x, self.normalised(), self.bias)
 
 
-_KINDS: dict[type[nn.Module], type[_Spectral]] = {nn.Conv2d: SpectralConv2d, nn.Linear: SpectralLinear}
+_KINDS: dict[type[nn.Module], type[_Spectral]] = {
+    nn.Conv2d: SpectralConv2d,
+    Conv2d: SpectralConv2d,
+    nn.Linear: SpectralLinear,
+}
 
 
 def spectral(network: nn.Module) -> nn.Module:

@@ -1,0 +1,213 @@
+"""Convolutions between pictures of few channels and features of many: torch's layers, faster on a CPU.
+
+From features to a picture (the last layer of what draws one, and the gradient by the picture of the first layer of what
+reads it) oneDNN pads one channel to sixteen, and falls from its fast kernels to slow ones: a 3×3 convolution of 64
+features to one channel at 32×32 runs at 5 GFLOP/s, one of 64 to 64 at 100 (torch 2.15, one core of an AMD EPYC). Here
+it is one product and a few sums.
+
+The numbers are those of torch's layers but for rounding, at every order of derivative; names, shapes and initial values
+of the parameters are the same. On other devices, and for other shapes, torch computes them.
+"""
+
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: of more channels than these oneDNN makes good use
+FEW = 4
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`: [N, in channels, H, W] -> [N, out channels, H', W']."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        window = _window(self, input)
+        if window is None:
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        x, weight, bias = _cast(input, weight, bias)
+        if not window.padding and input.shape[2:] == weight.shape[2:]:
+            return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
+        if self.in_channels <= FEW and _quicker(x, window):
+            read: Tensor = _Read.apply(x, weight, bias, window)
+            return read
+        if self.out_channels <= FEW and _quicker(x, window) and window.stride == 1 and window.padding < window.size:
+            # Features to pixels by the mirrored weights.
+            last = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+            mirrored = weight.flip(2, 3).transpose(0, 1).clone(memory_format=last)
+            return _picture(x, mirrored, bias, window._replace(padding=window.size - 1 - window.padding))
+        return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d`: [N, in channels, H, W] -> [N, out channels, H', W']."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        window = _window(self, input)
+        if window is None or output_size is not None or self.output_padding != (0, 0):
+            return super().forward(input, output_size)
+        x, weight, bias = _cast(input, self.weight, self.bias)
+        if not window.padding and input.shape[2:] == (1, 1):
+            return _plus(bias, (x.flatten(1) @ weight.flatten(1)).view(-1, *weight.shape[1:]))
+        if self.out_channels <= FEW and _quicker(x, window):
+            return _picture(x, weight, bias, window)
+        return super().forward(input, output_size)
+
+
+class _Window(NamedTuple):
+    """The square of a picture's pixels that belongs to one place of the features; its padding is of zeros."""
+
+    size: int
+    stride: int
+    padding: int
+
+    def picture(self, places: torch.Size) -> tuple[int, int]:
+        """Height and width of the smallest picture that has so many places."""
+        height, width = ((side - 1) * self.stride + self.size - 2 * self.padding for side in places)
+        return height, width
+
+
+def _window(layer: nn.Conv2d | nn.ConvTranspose2d, input: Tensor) -> _Window | None:
+    """The layer's window, if it is one that this module knows and the input one that it is for."""
+    if input.device.type != "cpu" or input.dim() != 4 or layer.groups != 1 or layer.padding_mode != "zeros":
+        return None
+    found = [layer.kernel_size, layer.stride, layer.padding]
+    if any(isinstance(each, str) or each[0] != each[1] for each in found) or layer.dilation != (1, 1):
+        return None
+    window = _Window(*(int(each[0]) for each in found))
+    return None if window.size == 1 or window.size % window.stride else window
+
+
+def _quicker(x: Tensor, window: _Window) -> bool:
+    """Whether features become a picture quicker here: in 16 bits, which oneDNN is quick at, of windows of stride 2."""
+    return x.dtype in (torch.float32, torch.float64) or window == (4, 2, 1)
+
+
+def _cast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tensors as autocast has a convolution take them."""
+    if not torch.is_autocast_enabled("cpu"):
+        return input, weight, bias
+    dtype = torch.get_autocast_dtype("cpu")
+    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _plus(bias: Tensor | None, features: Tensor) -> Tensor:
+    return features if bias is None else features + bias[:, None, None]
+
+
+def _picture(x: Tensor, weight: Tensor, bias: Tensor | None, window: _Window) -> Tensor:
+    drawn: Tensor = _Draw.apply(x, weight, window, window.picture(x.shape[2:]))
+    return _plus(bias, drawn)
+
+
+class _Read(torch.autograd.Function):
+    """Features [N, F, h, w] of pictures [N, C, H, W] by weights [F, C, k, k] and a bias [F]."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(picture: Tensor, weight: Tensor, bias: Tensor | None, window: _Window) -> Tensor:
+        return F.conv2d(picture, weight, bias, window.stride, window.padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        picture, weight, _, ctx.window = inputs
+        ctx.save_for_backward(picture, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        picture, weight = ctx.saved_tensors
+        of_picture, of_weight, of_bias, _ = ctx.needs_input_grad
+        return (
+            _Draw.apply(gradient, weight, ctx.window, picture.shape[2:]) if of_picture else None,
+            _of_weight(picture, gradient, weight, ctx.window) if of_weight else None,
+            gradient.sum((0, 2, 3)) if of_bias else None,
+            None,
+        )
+
+
+class _Draw(torch.autograd.Function):
+    """Pictures [N, C, H, W] of a size, of features [N, F, h, w] by weights [F, C, k, k]: what the gradient of `_Read`
+    by the picture is.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor, weight: Tensor, window: _Window, size: tuple[int, int]) -> Tensor:
+        if features.dtype in (torch.float32, torch.float64):
+            return _by_product(features, weight, window, size)
+        if size == window.picture(features.shape[2:]):
+            return _by_phases(features, weight)
+        more = [side % 2 for side in size]
+        return F.conv_transpose2d(features, weight, None, window.stride, window.padding, more)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        features, weight, ctx.window, _ = inputs
+        ctx.save_for_backward(features, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        features, weight = ctx.saved_tensors
+        of_features, of_weight, *_ = ctx.needs_input_grad
+        return (
+            _Read.apply(gradient, weight, None, ctx.window) if of_features else None,
+            _of_weight(gradient, features, weight, ctx.window) if of_weight else None,
+            None,
+            None,
+        )
+
+
+def _of_weight(picture: Tensor, features: Tensor, weight: Tensor, window: _Window) -> Tensor:
+    """The gradient by the weights, which is the same for both; torch knows its derivatives."""
+    stride, padding, only = [window.stride] * 2, [window.padding] * 2, [False, True, False]
+    found: Tensor = torch.ops.aten.convolution_backward(
+        features, picture, weight, None, stride, padding, [1, 1], False, [0, 0], 1, only
+    )[1]
+    return found
+
+
+def _by_product(features: Tensor, weight: Tensor, window: _Window, size: tuple[int, int]) -> Tensor:
+    """The pixels of each window by one product, and the sums of those that windows share.
+
+    A window is cut into squares of its stride's side; the squares (a, b) of all windows tile the padded picture, so
+    that they are added at once.
+    """
+    (_, stride, padding), across = window, window.size // window.stride
+    count, channels, last = features.shape[0], weight.shape[1], features.stride(1) == 1
+    cut = weight.reshape(*weight.shape[:2], across, stride, across, stride)  # F, C, a, p, b, q
+    taps = cut.permute(2, 4, 3, 5, 1, 0).flatten(0, 4)  # a b p q C, F
+    shape = (across, across, stride * stride * channels)
+    if last:
+        tiles = (taps @ features.permute(0, 2, 3, 1).flatten(0, 2).t()).view(*shape, count, *features.shape[2:])
+    else:
+        tiles = (taps @ features.flatten(2)).view(count, *shape, *features.shape[2:]).movedim(0, 3)
+    height, width = features.shape[2:]
+    rows, columns = (-(-(side + 2 * padding) // stride) for side in size)
+    planes = tiles.new_zeros(shape[2], count, max(rows, height + across - 1), max(columns, width + across - 1))
+    for a, b in product(range(across), range(across)):
+        planes[..., a : a + height, b : b + width].add_(tiles[a, b])
+    rows, columns = (stride * side for side in planes.shape[2:])
+    phases = planes.view(stride, stride, channels, *planes.shape[1:])  # p, q, C, N, H / stride, W / stride
+    if last:
+        padded = phases.permute(3, 4, 0, 5, 1, 2).reshape(count, rows, columns, channels).permute(0, 3, 1, 2)
+    else:
+        padded = phases.permute(3, 2, 4, 0, 5, 1).reshape(count, channels, rows, columns)
+    return padded[:, :, padding : padding + size[0], padding : padding + size[1]]
+
+
+def _by_phases(features: Tensor, weight: Tensor) -> Tensor:
+    """Of windows (4, 2, 1) four pictures of half the side, each a convolution of 3×3, a pixel of each in turn (Shi et
+    al. 2016, "Real-time single image and video super-resolution", section 2): more arithmetic than a product and its
+    sums, but nothing is rounded to 16 bits before it is summed.
+    """
+    count, channels = weight.shape[:2]
+    # Pixel 2i + p has the weight p + 1 - 2d of feature i + d, d in {-1, 0, 1}; 4 stands for none.
+    taps = torch.tensor([[3, 1, 4], [4, 2, 0]])
+    taken = F.pad(weight, (0, 1, 0, 1))[:, :, taps][..., taps]  # F, C, p, d, q, d
+    phases = taken.permute(1, 2, 4, 0, 3, 5).reshape(4 * channels, count, 3, 3)
+    picture: Tensor = F.pixel_shuffle(F.conv2d(features, phases, padding=1), 2)
+    return picture

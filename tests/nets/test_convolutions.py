@@ -1,0 +1,204 @@
+"""Convolutions of few channels: torch's own in double precision are the truth, at every order of derivative."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+
+from aigc_lab.nets import convolutions
+from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d
+from aigc_lab.nets.spectral import spectral
+
+# layer, in channels, out channels, kernel, stride, padding, height, width
+Case = tuple[str, int, int, int, int, int, int, int]
+CASES: list[Case] = [
+    ("Conv2d", 1, 6, 4, 2, 1, 8, 8),
+    ("Conv2d", 3, 5, 4, 2, 1, 7, 10),  # a row is left over
+    ("Conv2d", 1, 6, 3, 1, 1, 6, 5),
+    ("Conv2d", 6, 1, 3, 1, 1, 6, 5),
+    ("Conv2d", 7, 3, 3, 1, 0, 6, 6),
+    ("Conv2d", 6, 2, 5, 1, 2, 5, 8),
+    ("Conv2d", 2, 3, 2, 2, 0, 7, 6),
+    ("Conv2d", 6, 2, 4, 1, 0, 4, 4),  # all of the picture
+    ("ConvTranspose2d", 6, 1, 4, 2, 1, 4, 4),
+    ("ConvTranspose2d", 5, 3, 4, 2, 1, 3, 5),
+    ("ConvTranspose2d", 5, 2, 3, 1, 1, 5, 4),
+    ("ConvTranspose2d", 5, 2, 6, 3, 2, 3, 2),
+    ("ConvTranspose2d", 5, 7, 4, 1, 0, 1, 1),  # of one place
+]
+ids = [f"{name}-{inputs}-{outputs}-k{k}s{s}p{p}" for name, inputs, outputs, k, s, p, *_ in CASES]
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def pair(case: Case, dtype: torch.dtype = torch.float64, *, bias: bool = True) -> tuple[nn.Module, nn.Module]:
+    """torch's layer and ours with the same weights."""
+    name, inputs, outputs, kernel, stride, padding, *_ = case
+    layers = []
+    for source in (nn, convolutions):
+        torch.manual_seed(0)
+        layers.append(getattr(source, name)(inputs, outputs, kernel, stride, padding, bias=bias).to(dtype))
+    theirs, ours = layers
+    assert all(torch.equal(one, other) for one, other in zip(theirs.parameters(), ours.parameters(), strict=True))
+    assert theirs.state_dict().keys() == ours.state_dict().keys()
+    return theirs, ours
+
+
+def pictures(case: Case, dtype: torch.dtype = torch.float64, count: int = 3) -> Tensor:
+    drawn = torch.randn(count, case[1], *case[6:], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return drawn.to(dtype)
+
+
+def derivatives(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """The output, the gradients of a loss by all, and those of a penalty on the gradient by the input."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    weights = list(layer.parameters())
+    loss = (y.sin() * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum()
+    first = torch.autograd.grad(loss, [x, *weights], create_graph=True)
+    second = torch.autograd.grad(first[0].square().sum(), [x, *weights])
+    return [y, *first, *second]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_it_is_torchs_layer_with_its_derivatives(case: Case, form: str) -> None:
+    theirs, ours = (layer.to(memory_format=FORMATS[form]) for layer in pair(case))
+    x = pictures(case).contiguous(memory_format=FORMATS[form])
+    for one, other in zip(derivatives(theirs, x), derivatives(ours, x), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_numbers_in_single_precision_differ_by_rounding(case: Case) -> None:
+    truth = [each.double() for each in derivatives(pair(case)[0], pictures(case))]
+    theirs, ours = (derivatives(layer, pictures(case, torch.float32)) for layer in pair(case, torch.float32))
+    for one, other, exact in zip(theirs, ours, truth, strict=True):
+        scale = exact.abs().max()
+        assert (other - exact).abs().max() <= 2 * (one - exact).abs().max() + 1e-6 * scale
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_derivatives_are_those_of_differences(case: Case) -> None:
+    _, ours = pair(case)
+    weights = [weight.detach().clone().requires_grad_() for weight in ours.parameters()]
+
+    def of(x: Tensor, *weights: Tensor) -> Any:
+        return torch.func.functional_call(ours, dict(zip(("weight", "bias"), weights, strict=True)), x)
+
+    given = (pictures(case, count=2).requires_grad_(), *weights)
+    assert gradcheck(of, given, fast_mode=True)
+    assert gradgradcheck(of, given, fast_mode=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_in_16_bits_it_is_as_close_as_torchs(case: Case) -> None:
+    truth = pair(case)[0](pictures(case))
+    found = []
+    for layer in pair(case, torch.float32):
+        x = pictures(case, torch.float32).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == torch.bfloat16
+        y.float().sum().backward()
+        assert x.grad is not None and x.grad.dtype == torch.float32
+        found.append((y, x.grad))
+    (theirs, of_theirs), (ours, of_ours) = found
+    assert (ours - truth).abs().max() <= 2 * (theirs - truth).abs().max() + 0.01 * truth.abs().max()
+    torch.testing.assert_close(of_ours, of_theirs, rtol=0.03, atol=0.03 * float(of_theirs.abs().max()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_of_several_at_once(case: Case) -> None:
+    """Under `vmap`, with the gradients that a stack of replicas takes, it is each by itself."""
+    layers = [pair(case)[1] for _ in range(3)]
+    for number, layer in enumerate(layers):
+        with torch.no_grad():
+            for weight in layer.parameters():
+                weight.add_(0.1 * number)
+    weights = {name: torch.stack([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias")}
+    several = torch.stack([pictures(case) * (1 + number) for number in range(3)])
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Any:
+        return torch.func.functional_call(layers[0], weights, x).square().sum()
+
+    gradients = torch.func.vmap(torch.func.grad(loss))(weights, several)
+    for number, layer in enumerate(layers):
+        alone = torch.autograd.grad(layer(several[number]).square().sum(), list(layer.parameters()))
+        for name, gradient in zip(("weight", "bias"), alone, strict=True):
+            torch.testing.assert_close(gradients[name][number], gradient, rtol=1e-10, atol=1e-10)
+
+
+OTHERS: dict[str, Callable[[Any], nn.Module]] = {
+    "groups": lambda kind: kind(2, 4, 3, groups=2),
+    "dilation": lambda kind: kind(2, 4, 3, dilation=2),
+    "an oblong window": lambda kind: kind(2, 4, (3, 2)),
+    "a window that its stride does not divide": lambda kind: kind(2, 4, 3, stride=2, padding=1),
+    "many channels": lambda kind: kind(8, 8, 3, padding=1),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
+def test_other_shapes_are_torchs(name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    theirs, ours = OTHERS[name](getattr(nn, kind)), OTHERS[name](getattr(convolutions, kind))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 8 if name == "many channels" else 2, 9, 9)
+    with mock.patch.object(convolutions, "_by_product", side_effect=AssertionError("was used")):
+        assert torch.equal(theirs(x), ours(x))
+
+
+def test_more_arguments_are_torchs() -> None:
+    same, reflected = Conv2d(1, 2, 3, padding="same"), Conv2d(1, 2, 3, padding=1, padding_mode="reflect")
+    x = torch.randn(2, 1, 6, 6)
+    assert torch.equal(same(x), nn.Conv2d._conv_forward(same, x, same.weight, same.bias))
+    assert torch.equal(reflected(x), nn.Conv2d._conv_forward(reflected, x, reflected.weight, reflected.bias))
+    doubled = ConvTranspose2d(4, 1, 4, 2, 1)
+    features = torch.randn(2, 4, 3, 3)
+    assert doubled(features, output_size=[7, 7]).shape == (2, 1, 7, 7)
+    assert ConvTranspose2d(4, 1, 4, 2, 1, output_padding=1)(features).shape == (2, 1, 7, 7)
+    assert torch.equal(same(x[0]), nn.Conv2d._conv_forward(same, x[0], same.weight, same.bias))  # no batch
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_draws_a_picture_is_computed_here(bias: bool) -> None:
+    """A test that the fast way is taken at all, by a layer and by the gradient of another."""
+    used = mock.Mock(side_effect=convolutions._by_product)
+    with mock.patch.object(convolutions, "_by_product", used):
+        ConvTranspose2d(8, 1, 4, 2, 1, bias=bias)(torch.randn(2, 8, 4, 4))
+        assert used.call_count == 1
+        Conv2d(8, 1, 3, padding=1, bias=bias)(torch.randn(2, 8, 4, 4))
+        assert used.call_count == 2
+        x = torch.randn(2, 1, 8, 8, requires_grad=True)
+        Conv2d(1, 8, 4, 2, 1, bias=bias)(x).sum().backward()
+        assert used.call_count == 3
+
+
+def test_a_spectral_norm_is_that_of_torchs_layer() -> None:
+    found = []
+    for kind in (nn.Conv2d, Conv2d):
+        torch.manual_seed(0)
+        layer = spectral(nn.Sequential(kind(1, 4, 3, padding=1)))
+        x = torch.linspace(-1, 1, 72).view(2, 1, 6, 6).requires_grad_()
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
+def test_memory_stays_as_it_is_laid_out(kind: str) -> None:
+    """What follows a picture, or its gradient, is not slowed by another layout."""
+    layer = getattr(convolutions, kind)(*((3, 8) if kind == "Conv2d" else (8, 3)), 4, 2, 1)
+    x = torch.randn(2, layer.in_channels, 8, 8)
+    for form in FORMATS.values():
+        layer.to(memory_format=form)
+        given = x.contiguous(memory_format=form).requires_grad_()
+        y = layer(given)
+        (gradient,) = torch.autograd.grad(y.square().sum(), [given])
+        for each in (y, gradient):
+            assert (each.stride(1) == 1) == (form == torch.channels_last)
