@@ -4,7 +4,7 @@ pictures whose side is 8 · 2^k.
 
 from torch import nn
 
-from aigc_lab.nets.convolutions import Conv2d
+from aigc_lab.nets.convolutions import Conv2d, DoublingConv2d
 
 
 def _doublings(size: tuple[int, ...]) -> int:
@@ -15,23 +15,24 @@ def _doublings(size: tuple[int, ...]) -> int:
     return halvings
 
 
-def _pair(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    last = Conv2d(inputs, outputs, 3, stride, padding=1)
-    return [Conv2d(inputs, inputs, 3, padding=1), nn.ELU(), last, nn.ELU()]
+def _pair(inputs: int, outputs: int, stride: int = 1, *, doubled: bool = False) -> list[nn.Module]:
+    """Two convolutions; of pictures of twice the side, if they are to be `doubled`."""
+    first = DoublingConv2d(inputs, inputs) if doubled else Conv2d(inputs, inputs, 3, padding=1)
+    return [first, nn.ELU(), Conv2d(inputs, outputs, 3, stride, padding=1), nn.ELU()]
 
 
 class Decoder(nn.Sequential):
     """[N, hidden] -> [N, C, H, W], unbounded: the generator, and the second half of the critic."""
 
     def __init__(self, hidden: int, width: int, size: tuple[int, ...]) -> None:
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = _pair(width, width)
         for _ in range(_doublings(size)):
-            layers += [*_pair(width, width), nn.Upsample(scale_factor=2)]
+            # In the place of what doubled the side, by whose number stored weights are called.
+            layers += [nn.Identity(), *_pair(width, width, doubled=True)]
         super().__init__(
             nn.Linear(hidden, 64 * width),
             nn.Unflatten(1, (width, 8, 8)),
             *layers,
-            *_pair(width, width),
             Conv2d(width, size[0], 3, padding=1),
         )
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aigc_lab.nets.convolutions import Conv2d
+from aigc_lab.nets.convolutions import Conv2d, DoublingConv2d
 
 _SIDES = (16, 32, 64)
 
@@ -36,13 +36,14 @@ class _Up(nn.Module):
         self.branch = nn.Sequential(
             nn.BatchNorm2d(channels),
             nn.ReLU(),
-            nn.Upsample(scale_factor=2),
-            Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.Identity(),  # what doubled the side, by whose number stored weights are called
+            DoublingConv2d(channels, channels, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             Conv2d(channels, channels, 3, padding=1, bias=False),
         )
-        self.skip = nn.Sequential(nn.Upsample(scale_factor=2), Conv2d(channels, channels, 1, bias=False))
+        # A 1×1 convolution and a repetition commute: the smaller picture first.
+        self.skip = nn.Sequential(nn.Identity(), Conv2d(channels, channels, 1, bias=False), nn.Upsample(scale_factor=2))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.branch(x) + self.skip(x)

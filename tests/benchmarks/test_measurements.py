@@ -123,6 +123,22 @@ def test_the_networks_are_those_of_the_script(network: str, weights: int) -> Non
     assert counted == weights
 
 
+@pytest.mark.parametrize("network", usual_gans.NETWORKS)
+def test_ours_are_the_scripts_networks(network: str) -> None:
+    """The same weights of the same names give the same pictures and scores, but for rounding."""
+    nets = []
+    for ours in (False, True):
+        torch.manual_seed(0)
+        nets.append(usual_gans.networks(network, ours=ours))
+    latents = torch.randn(3, usual_gans.LATENT)
+    (theirs, critic), (ours_, our_critic) = nets
+    assert all(map(torch.equal, theirs.state_dict().values(), ours_.state_dict().values()))
+    assert critic.state_dict().keys() == our_critic.state_dict().keys()
+    pictures = theirs(latents)
+    torch.testing.assert_close(ours_(latents), pictures, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(our_critic.eval()(pictures), critic.eval()(pictures), rtol=1e-4, atol=1e-5)
+
+
 # ---- how a case is timed
 
 

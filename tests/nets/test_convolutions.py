@@ -6,11 +6,12 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from aigc_lab.nets import convolutions
-from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d
+from aigc_lab.nets import began, convolutions, resnet
+from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d, DoublingConv2d
 from aigc_lab.nets.spectral import spectral
 
 # layer, in channels, out channels, kernel, stride, padding, height, width
@@ -202,3 +203,94 @@ def test_memory_stays_as_it_is_laid_out(kind: str) -> None:
         (gradient,) = torch.autograd.grad(y.square().sum(), [given])
         for each in (y, gradient):
             assert (each.stride(1) == 1) == (form == torch.channels_last)
+
+
+# ---- twice the side
+
+
+def doublings(
+    inputs: int, outputs: int, dtype: torch.dtype = torch.float64, *, bias: bool = True
+) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)).to(dtype)
+    torch.manual_seed(0)
+    ours = DoublingConv2d(inputs, outputs, bias=bias).to(dtype)
+    assert all(torch.equal(one, other) for one, other in zip(theirs.parameters(), ours.parameters(), strict=True))
+    return theirs, ours
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers are computed as large ones."""
+    monkeypatch.setattr(convolutions, "MANY", 0)
+    monkeypatch.setattr(convolutions, "LARGE", 0)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs", "height", "width"), [(3, 5, 4, 4), (4, 2, 1, 3), (1, 1, 2, 1)])
+def test_what_doubles_is_an_upsampling_and_a_convolution(
+    inputs: int, outputs: int, height: int, width: int, bias: bool, form: str
+) -> None:
+    theirs, ours = (layer.to(memory_format=FORMATS[form]) for layer in doublings(inputs, outputs, bias=bias))
+    x = torch.randn(3, inputs, height, width, dtype=torch.float64).contiguous(memory_format=FORMATS[form])
+    for one, other in zip(derivatives(theirs, x), derivatives(ours, x), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("always")
+def test_several_doublings_at_once() -> None:
+    layers = [doublings(3, 4)[1], DoublingConv2d(3, 4).double()]
+    weights = {name: torch.stack([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias")}
+    x = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64)
+    both = torch.func.vmap(lambda weights, x: torch.func.functional_call(layers[0], weights, x))(weights, x)
+    for number, layer in enumerate(layers):
+        torch.testing.assert_close(both[number], layer(x[number]), rtol=1e-12, atol=1e-12)
+
+
+def test_a_doubling_is_computed_on_the_smaller_picture_where_it_pays() -> None:
+    with mock.patch("torch.nn.functional.interpolate", side_effect=AssertionError("was doubled first")):
+        theirs, ours = doublings(64, 64, torch.float32)
+        x = torch.randn(2, 64, 8, 8)
+        found = ours(x)
+    weight, bias = theirs.parameters()
+    expected = F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), weight, bias, padding=1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for channels, side in ((32, 8), (64, 4)):
+        theirs, ours = doublings(channels, channels, torch.float32)
+        x = torch.randn(2, channels, side, side)
+        assert torch.equal(theirs(x), ours(x))
+
+
+def test_in_16_bits_a_doubling_is_as_close_as_torchs() -> None:
+    theirs, ours = doublings(64, 64, torch.float32)
+    x = torch.randn(2, 64, 8, 8)
+    exact = theirs.double()(x.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        one, other = theirs.float()(x), ours(x)
+    assert other.dtype == torch.bfloat16
+    assert (other - exact).abs().max() <= 1.5 * (one - exact).abs().max()
+
+
+def test_stored_weights_have_the_names_that_they_had() -> None:
+    """Of the layers before pictures were doubled within a convolution."""
+    names = [name for name in resnet.Decoder(4, 8, (1, 16, 16)).state_dict() if name.startswith("2.")]
+    assert [name for name in names if "weight" in name] == [
+        *("2.branch.0.weight", "2.branch.3.weight", "2.branch.4.weight", "2.branch.6.weight", "2.skip.1.weight"),
+    ]
+    weights = [name for name in began.Decoder(4, 8, (1, 16, 16)).state_dict() if "weight" in name]
+    assert weights == [f"{number}.weight" for number in (0, 2, 4, 7, 9, 11)]
+
+
+def test_a_residual_block_is_that_of_the_doubled_picture() -> None:
+    block: Any = resnet.Decoder(4, 8, (1, 16, 16))[2].eval()
+    x = torch.randn(2, 8, 4, 4)
+    doubled = F.interpolate(x, scale_factor=2.0)
+    norm, _, _, first, *rest = block.branch
+    branch = F.relu(F.interpolate(norm(x), scale_factor=2.0))
+    branch = F.conv2d(branch, first.weight, first.bias, padding=1)
+    for layer in rest:
+        branch = layer(branch)
+    skip = F.conv2d(doubled, block.skip[1].weight)
+    torch.testing.assert_close(block(x), branch + skip, rtol=1e-4, atol=1e-5)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from aigc_lab.benchmarks.base import Size
 from aigc_lab.benchmarks.shared import trainings
 from aigc_lab.config import Width
+from aigc_lab.nets.convolutions import Conv2d, DoublingConv2d
 from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.shared.image_gan import PictureGAN
@@ -70,9 +71,11 @@ def ways(network: Network, size: Size) -> list[Way]:
     return [Way()] if size == "tiny" else [Way(), fast]
 
 
-def networks(name: str) -> tuple[nn.Module, nn.Module]:
-    """Generator [N, 100] -> [N, 1, 32, 32] in [−1, 1], and critic [N, 1, 32, 32] -> logits [N, 1], with new weights."""
-    return _mlp() if name == "mlp" else _dcgan()
+def networks(name: str, *, ours: bool = False) -> tuple[nn.Module, nn.Module]:
+    """Generator [N, 100] -> [N, 1, 32, 32] in [−1, 1], and critic [N, 1, 32, 32] -> logits [N, 1], with new weights; of
+    torch's layers, or of `ours` where there are such.
+    """
+    return _mlp() if name == "mlp" else _dcgan(ours)
 
 
 def pictures(count: int = 10_000) -> Tensor:
@@ -95,7 +98,7 @@ class UsualGAN(PictureGAN):
 
     def __init__(self, config: Config, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.generator, self.critic = networks(config.network)
+        self.generator, self.critic = networks(config.network, ours=True)
 
 
 def state_of(network: Network, device: str, *, channels_last: bool = False) -> TrainingState:
@@ -129,16 +132,23 @@ def _mlp() -> tuple[nn.Module, nn.Module]:
     return generator, nn.Sequential(*first, nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
 
 
-def _dcgan() -> tuple[nn.Module, nn.Module]:
+def _doubled(outputs: int, ours: bool) -> list[nn.Module]:
+    if ours:
+        return [nn.Identity(), DoublingConv2d(128, outputs)]
+    return [nn.Upsample(scale_factor=2), nn.Conv2d(128, outputs, 3, padding=1)]
+
+
+def _dcgan(ours: bool) -> tuple[nn.Module, nn.Module]:
+    convolution = Conv2d if ours else nn.Conv2d
     side = SIDE // 4
     made: list[nn.Module] = [nn.Linear(LATENT, 128 * side**2), nn.Unflatten(1, (128, side, side)), nn.BatchNorm2d(128)]
     for outputs in (128, 64):
-        made += [nn.Upsample(scale_factor=2), nn.Conv2d(128, outputs, 3, padding=1)]
+        made += _doubled(outputs, ours)
         made += [nn.BatchNorm2d(outputs, 0.8), nn.LeakyReLU(0.2, inplace=True)]
-    generator = nn.Sequential(*made, nn.Conv2d(64, 1, 3, padding=1), nn.Tanh())
+    generator = nn.Sequential(*made, convolution(64, 1, 3, padding=1), nn.Tanh())
     seen: list[nn.Module] = []
     for inputs, outputs in ((1, 16), (16, 32), (32, 64), (64, 128)):
-        seen += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.LeakyReLU(0.2, inplace=True), nn.Dropout2d(0.25)]
+        seen += [convolution(inputs, outputs, 3, 2, 1), nn.LeakyReLU(0.2, inplace=True), nn.Dropout2d(0.25)]
         if inputs > 1:
             seen.append(nn.BatchNorm2d(outputs, 0.8))
     critic = nn.Sequential(*seen, nn.Flatten(), nn.Linear(128 * (SIDE // 16) ** 2, 1))
