@@ -67,6 +67,24 @@ class DoublingConv2d(nn.Conv2d):
         return F.pixel_shuffle(around, 2)[:, :, 1:-1, 1:-1].contiguous(memory_format=last)
 
 
+class HalvingConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` with windows of 3×3 and a padding of 1, then `torch.nn.AvgPool2d(2)`:
+    [N, in channels, H, W] -> [N, out channels, H/2, W/2].
+
+    The mean of four windows side by side is one of 4×4, whose weights are means: four products for nine. On a CPU
+    some twice as fast, of 32 channels and more.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.device.type != "cpu":
+            return F.avg_pool2d(super()._conv_forward(input, weight, bias), 2)
+        means = F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
+        return F.conv2d(input, means, bias, stride=2, padding=1)
+
+
 class ConvTranspose2d(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d`: [N, in channels, H, W] -> [N, out channels, H', W']."""
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aigc_lab.nets.convolutions import Conv2d, DoublingConv2d
+from aigc_lab.nets.convolutions import Conv2d, DoublingConv2d, HalvingConv2d
 
 _SIDES = (16, 32, 64)
 
@@ -72,15 +72,14 @@ class _Down(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, first: bool = False, halve: bool = True) -> None:
         super().__init__()
-        pool: list[nn.Module] = [nn.AvgPool2d(2)] if halve else []
         self.branch = nn.Sequential(
             *([] if first else [nn.ReLU()]),
             Conv2d(inputs, outputs, 3, padding=1),
             nn.ReLU(),
-            Conv2d(outputs, outputs, 3, padding=1),
-            *pool,
+            HalvingConv2d(outputs, outputs) if halve else Conv2d(outputs, outputs, 3, padding=1),
         )
         # A 1×1 convolution and an average commute: the smaller picture first.
+        pool = [nn.AvgPool2d(2)] if halve else []
         self.skip = nn.Sequential(*pool, *([Conv2d(inputs, outputs, 1)] if halve or inputs != outputs else []))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aigc_lab.nets.convolutions import Conv2d
+from aigc_lab.nets.convolutions import Conv2d, HalvingConv2d
 from aigc_lab.nets.precision import single
 
 # Power iterations from the random start, so that the first weights that are used are normalised already.
@@ -46,10 +46,18 @@ class _Spectral(nn.Module):
             return normalised
 
 
-class SpectralConv2d(_Spectral, Conv2d):
+class _SpectralConvolution(_Spectral):
     def forward(self, x: Tensor) -> Tensor:
-        convolved: Tensor = self._conv_forward(x, self.normalised(), self.bias)
+        convolved: Tensor = self._conv_forward(x, self.normalised(), self.bias)  # type: ignore[operator]
         return convolved
+
+
+class SpectralConv2d(_SpectralConvolution, Conv2d):
+    pass
+
+
+class SpectralHalvingConv2d(_SpectralConvolution, HalvingConv2d):
+    pass
 
 
 class SpectralLinear(_Spectral, nn.Linear):
@@ -60,6 +68,7 @@ class SpectralLinear(_Spectral, nn.Linear):
 _KINDS: dict[type[nn.Module], type[_Spectral]] = {
     nn.Conv2d: SpectralConv2d,
     Conv2d: SpectralConv2d,
+    HalvingConv2d: SpectralHalvingConv2d,
     nn.Linear: SpectralLinear,
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from aigc_lab.nets import began, convolutions, resnet
-from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d, DoublingConv2d
+from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d, DoublingConv2d, HalvingConv2d
 from aigc_lab.nets.spectral import spectral
 
 # layer, in channels, out channels, kernel, stride, padding, height, width
@@ -273,6 +273,40 @@ def test_in_16_bits_a_doubling_is_as_close_as_torchs() -> None:
     assert (other - exact).abs().max() <= 1.5 * (one - exact).abs().max()
 
 
+# ---- half the side
+
+
+def halvings(inputs: int, outputs: int, *, bias: bool = True) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), nn.AvgPool2d(2)).double()
+    torch.manual_seed(0)
+    ours = HalvingConv2d(inputs, outputs, bias=bias).double()
+    assert all(torch.equal(one, other) for one, other in zip(theirs.parameters(), ours.parameters(), strict=True))
+    return theirs, ours
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "height", "width", "bias"), [(3, 5, 8, 6, True), (1, 2, 2, 2, False), (4, 3, 5, 7, True)]
+)
+def test_what_halves_is_a_convolution_and_its_mean(
+    inputs: int, outputs: int, height: int, width: int, bias: bool, form: str
+) -> None:
+    theirs, ours = (layer.to(memory_format=FORMATS[form]) for layer in halvings(inputs, outputs, bias=bias))
+    x = torch.randn(3, inputs, height, width, dtype=torch.float64).contiguous(memory_format=FORMATS[form])
+    for one, other in zip(derivatives(theirs, x), derivatives(ours, x), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+
+
+def test_what_halves_has_the_spectral_norm_of_its_own_weights() -> None:
+    theirs, ours = (spectral(nn.Sequential(layer)) for layer in halvings(2, 4))
+    for part, other in zip(theirs.buffers(), ours.buffers(), strict=True):
+        other.copy_(part)
+    x = torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    for one, other in zip(derivatives(theirs, x), derivatives(ours, x), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)  # the norm is in single precision
+
+
 def test_stored_weights_have_the_names_that_they_had() -> None:
     """Of the layers before pictures were doubled within a convolution."""
     names = [name for name in resnet.Decoder(4, 8, (1, 16, 16)).state_dict() if name.startswith("2.")]
@@ -281,6 +315,25 @@ def test_stored_weights_have_the_names_that_they_had() -> None:
     ]
     weights = [name for name in began.Decoder(4, 8, (1, 16, 16)).state_dict() if "weight" in name]
     assert weights == [f"{number}.weight" for number in (0, 2, 4, 7, 9, 11)]
+    names = [name for name in resnet.Encoder(1, 8, (1, 16, 16)).blocks[:2].state_dict() if "weight" in name]
+    assert names == [
+        "0.branch.0.weight",
+        "0.branch.2.weight",
+        "0.skip.1.weight",
+        "1.branch.1.weight",
+        "1.branch.3.weight",
+    ]
+
+
+@pytest.mark.parametrize("halve", [True, False])
+def test_a_block_of_the_critic_is_two_convolutions_and_a_mean(halve: bool) -> None:
+    block: Any = resnet._Down(3, 4, first=True, halve=halve)
+    x = torch.randn(2, 3, 6, 6)
+    first, _, second = block.branch
+    branch = F.conv2d(F.relu(F.conv2d(x, first.weight, first.bias, padding=1)), second.weight, second.bias, padding=1)
+    skip = F.conv2d(x, block.skip[-1].weight, block.skip[-1].bias)
+    expected = F.avg_pool2d(branch + skip, 2) if halve else branch + skip
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_residual_block_is_that_of_the_doubled_picture() -> None:
