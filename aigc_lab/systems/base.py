@@ -40,6 +40,21 @@ def cosine(first: float, last: float, done: float) -> float:
     return share * first + (1 - share) * last
 
 
+def scheduled(step: int, value: Callable[[int], float], like: Tensor) -> Tensor:
+    """The value of a step as a tensor [] of the type and on the device of `like`: how a loss reads its step, so that
+    its steps can be programs all the same.
+
+    >>> scheduled(3, lambda step: step / 4, torch.ones(2))
+    tensor(0.7500)
+    """
+    number = torch.empty((), dtype=like.dtype, device=like.device)  # of replicas as well the step is one
+    fill = getattr(step, "fill", None)  # of a step that is being recorded
+    if fill is None:
+        return number.fill_(value(step))
+    fill(number, value)
+    return number
+
+
 @dataclass(frozen=True)
 class Decay:
     """What an optimiser's step size and its β₂ come to after `steps` steps, along half a cosine."""

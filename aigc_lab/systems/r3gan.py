@@ -11,7 +11,7 @@ from aigc_lab.nets import resnet
 from aigc_lab.objectives import adversarial
 from aigc_lab.samples import Images
 from aigc_lab.shape import Shape
-from aigc_lab.systems.base import Decay, OptimizerConfig, Phase, cosine
+from aigc_lab.systems.base import Decay, OptimizerConfig, Phase, cosine, scheduled
 from aigc_lab.systems.shared.adversarial import PENALTY, Penalty
 from aigc_lab.systems.shared.image_gan import PictureGAN
 
@@ -81,8 +81,9 @@ class R3GAN(PictureGAN):
             return super()._weight
         return next(gamma for side, gamma in _GAMMA.items() if self.shape.size[-1] <= side)
 
-    def _weight_at(self, step: int) -> float:
-        return cosine(self._weight, self._weight * self.config.final_penalty, step / self._decay_steps)
+    def _weight_at(self, step: int, loss: Tensor) -> Tensor:
+        first, steps = self._weight, self._decay_steps
+        return scheduled(step, lambda at: cosine(first, first * self.config.final_penalty, at / steps), loss.detach())
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
         return Images(((self.generated(latents, labels).float() + 1) / 2).clamp(0, 1))

@@ -5,7 +5,8 @@ a loss is a function of its batch, its noise and what lies in registered tensors
 becomes a program only if
 
 - two recordings of two steps are the same operations, with the same numbers and constants;
-- nothing in them read the step's number, drew random numbers, or asked for a tensor's number on the host;
+- nothing in them read the step's number but by `systems.base.scheduled`, drew random numbers, or asked for a tensor's
+  number on the host;
 - no system's own attribute of Python changed in a step, and no module has hooks;
 - the program, run on the state before a recorded step, gives the bits that the step gave (on a GPU, whose sums may come
   in any order, the same numbers to a hundredth of what the step changed).
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from aigc_lab.training.graphs import Graphs
-from aigc_lab.training.program import Program, record, same_bits
+from aigc_lab.training.program import Program, aside, record, same_bits
 
 #: programs of a course at most: batches of many shapes are computed as ever
 MOST_PROGRAMS = 16
@@ -62,6 +63,11 @@ class WatchedStep:
 
     def __init__(self, step: int) -> None:
         self.number, self.read = step, False
+
+    def fill(self, tensor: Tensor, value: Callable[[int], float]) -> None:
+        """Fills the tensor with the value of this step, and at each repetition with that of its own."""
+        _of_thread.at = self.number
+        aside(lambda filled: filled.fill_(value(_of_thread.at)), tensor)
 
 
 def _reading(name: str) -> Callable[..., Any]:
@@ -134,7 +140,7 @@ class _Slot:
         self._seen = 0
         self._first: Program | None = None
         self._known: Any = None
-        self._repeat: Callable[[Sequence[Tensor]], Tensor] | None = None
+        self._repeat: Callable[[Sequence[Tensor], int], Tensor] | None = None
         self._seconds: tuple[list[float], list[float]] = [], []
         self._as_ever = False
         self.reason: str | None = None
@@ -149,7 +155,7 @@ class _Slot:
         if len(self._seconds[0]) < _TIMED and self._device.type == "cpu":
             return self._timed(inputs, at, compute)
         self.repeated += 1
-        return self._repeat(inputs), self._known
+        return self._repeat(inputs, at), self._known
 
     def _timed(self, inputs: Sequence[Tensor], at: int, compute: Compute) -> tuple[Tensor, Any]:
         assert self._repeat is not None
@@ -157,7 +163,7 @@ class _Slot:
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
         program = len(ways[1]) <= len(ways[0])
         begun = clock()
-        found = (self._repeat(inputs), self._known) if program else compute(at)
+        found = (self._repeat(inputs, at), self._known) if program else compute(at)
         ways[program].append(clock() - begun)
         self.repeated += program
         if len(ways[0]) == _TIMED:
@@ -202,18 +208,18 @@ class _Slot:
         elif self._first is None:
             self._first, self._known = program, known
         else:
-            self._try(self._first, before, inputs, rows)
+            self._try(self._first, before, inputs, at, rows)
             self._first = None
         return rows, known
 
-    def _try(self, program: Program, before: Sequence[Tensor], inputs: Sequence[Tensor], rows: Tensor) -> None:
+    def _try(self, program: Program, before: Sequence[Tensor], inputs: Sequence[Tensor], at: int, rows: Tensor) -> None:
         """Repeats the step that was just recorded, from the state before it; leaves the state as it is after it."""
         state = self._state()
         after = _copies(state)
         try:
-            repeat = _piece(program) if self._device.type == "cpu" else Graphs(program, inputs)
+            repeat = _at(_piece(program) if self._device.type == "cpu" else Graphs(program, inputs))
             _restore(state, before)
-            found = repeat(inputs)
+            found = repeat(inputs, at)
             pairs = [*zip(state, after, before, strict=True), (found, rows, None)]
             if all(_agree(one, two, former) for one, two, former in pairs):
                 self._repeat = repeat
@@ -222,6 +228,16 @@ class _Slot:
         except Exception as error:  # noqa: BLE001 -- a CUDA graph cannot hold it, or memory ends: it trains as ever
             self.reason = f"it cannot be repeated: {str(error).partition(chr(10))[0][:160]}"
         _restore(state, after)
+
+
+def _at(repeat: Callable[[Sequence[Tensor]], Tensor]) -> Callable[[Sequence[Tensor], int], Tensor]:
+    """A repetition that knows the number of its step, which what is done aside may ask for."""
+
+    def repeated(inputs: Sequence[Tensor], at: int) -> Tensor:
+        _of_thread.at = at
+        return repeat(inputs)
+
+    return repeated
 
 
 def _piece(program: Program) -> Callable[[Sequence[Tensor]], Tensor]:

@@ -3,6 +3,7 @@ stacked.
 """
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from aigc_lab.samples import Images
 from aigc_lab.shape import Modality, Shape
 from aigc_lab.systems.base import cosine
 from aigc_lab.systems.r3gan import R3GAN
+from aigc_lab.training.captured import as_ever
 from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
@@ -27,6 +29,7 @@ from aigc_lab.training.stacked import Stacked
 from aigc_lab.training.state import Replica, TrainingState
 
 BATCH, STEPS = 4, 12
+LOSS = torch.zeros((), dtype=torch.float64)
 SMALL: dict[str, Any] = {"width": 4, "groups": 2, "latent_size": 3, "decay_images": BATCH * 8}
 PICTURES = Images(torch.randint(0, 256, (24, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8))
 
@@ -97,18 +100,18 @@ def test_the_defaults_are_the_published_presets(side: int, gamma: float) -> None
         end = phase.optimizer.at(10**6)
         assert end["lr"] == pytest.approx(5e-5, rel=1e-12)
         assert end["betas"] == (0.0, pytest.approx(0.99, rel=1e-12))
-    assert system._weight_at(0) == gamma
-    assert system._weight_at(10**6) == pytest.approx(gamma / 10, rel=1e-12)
+    assert system._weight_at(0, LOSS) == gamma
+    assert system._weight_at(10**6, LOSS) == pytest.approx(gamma / 10, rel=1e-12)
 
 
 def test_a_gamma_that_is_given_begins_there() -> None:
     system = state(penalty_weight=3.0, final_penalty=0.5).system
     assert isinstance(system, R3GAN)
-    assert system._weight_at(0) == 3.0
-    assert system._weight_at(8) == 1.5
+    assert system._weight_at(0, LOSS) == 3.0
+    assert system._weight_at(8, LOSS) == 1.5
     other = state(penalty="r1").system
     assert isinstance(other, R3GAN)
-    assert other._weight_at(0) == 10.0
+    assert other._weight_at(0, LOSS) == 10.0
 
 
 def test_the_penalty_is_weighed_by_the_step() -> None:
@@ -134,7 +137,8 @@ def test_the_optimisers_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> 
         return step(optimizer, closure)
 
     monkeypatch.setattr(DirectAdam, "step", spy)
-    finish([replica()])
+    with as_ever():  # a program would not call it
+        finish([replica()])
     for number in range(STEPS):
         images = min(number * BATCH, SMALL["decay_images"])
         decay = 0.5 * (1 + math.cos(math.pi * images / SMALL["decay_images"]))
@@ -142,6 +146,22 @@ def test_the_optimisers_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> 
         for of_phase in seen[2 * number : 2 * number + 2]:
             assert of_phase == pytest.approx(expected, rel=1e-12)
     assert len(seen) == 2 * STEPS
+
+
+def test_its_schedules_are_those_of_a_program_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """γ, the step and β₂ go on where a step is a program, to the same bits; two numbers of it would not do."""
+    with as_ever():
+        (plain,) = finish([replica()], 2 * STEPS)
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)  # of two ways the program is kept
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    one = replica()
+    (course,) = Plain.of([one], 0.9, "fp32")
+    course.resume()
+    while course.at < 2 * STEPS:
+        course.step(2 * STEPS)
+    assert course._programs.reason is None and course._programs.repeated > STEPS / 2
+    ours, theirs = weights(one), weights(plain)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_run_that_is_stored_and_resumed_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from aigc_lab.data.shared.batches import Batches
 from aigc_lab.noise import Draw, Noise
 from aigc_lab.samples import Points
 from aigc_lab.shape import Modality, Shape
-from aigc_lab.systems.base import Decay, Loss, OptimizerConfig, Phase, System
+from aigc_lab.systems.base import Decay, Loss, OptimizerConfig, Phase, System, scheduled
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.training import captured
 from aigc_lab.training.captured import SETTLED, Programs, WatchedStep, as_ever
@@ -116,11 +116,20 @@ def programs_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
 
 
+class Scheduled(Shift):
+    """A weight that goes by the step, also where it only begins to after the program is recorded."""
+
+    def extra(self, off: Tensor, step: int) -> Any:
+        return off * scheduled(step, lambda at: max(0.0, 0.1 * at - 1) ** 0.5, off.detach())
+
+
 @pytest.mark.parametrize(("how", "count"), [(Plain, 1), (Stacked, 3)])
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
         (Shift, {}),
+        (Scheduled, {}),
+        (Scheduled, {"precision": "bf16"}),
         (Shift, {"decay": True}),
         (Shift, {"precision": "bf16"}),
         (Shift, {"rule": "rmsprop"}),
@@ -145,9 +154,20 @@ def test_a_program_has_the_bits_of_its_steps(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("how", "count"), [(Plain, 1), (Stacked, 3)])
-@pytest.mark.parametrize("options", [{}, {"decay": True}, {"rule": "rmsprop"}, {"precision": "bf16"}])
-def test_cuda_graphs_have_the_numbers_of_their_steps(how: type[Course], count: int, options: dict[str, Any]) -> None:
-    plain, graphs = (course_of(Shift, how, count, device="cuda", **options) for _ in range(2))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (Shift, {}),
+        (Scheduled, {}),
+        (Shift, {"decay": True}),
+        (Shift, {"rule": "rmsprop"}),
+        (Shift, {"precision": "bf16"}),
+    ],
+)
+def test_cuda_graphs_have_the_numbers_of_their_steps(
+    kind: type[System], how: type[Course], count: int, options: dict[str, Any]
+) -> None:
+    plain, graphs = (course_of(kind, how, count, device="cuda", **options) for _ in range(2))
     with as_ever():
         expected = advance(plain)
     found = advance(graphs)

@@ -206,8 +206,8 @@ class AdversarialSystem(System):
         given = self.config.penalty_weight
         return self._penalty.weight if given is None else given
 
-    def _weight_at(self, step: int) -> float:
-        """The weight of the penalty in the update of `step`."""
+    def _weight_at(self, step: int, loss: Tensor) -> float | Tensor:
+        """The weight of the penalty in the update of `step`, by which it is added to the `loss`."""
         return self._weight
 
     def _seen(self, samples: Tensor, noise: Noise, which: str) -> Tensor:
@@ -297,10 +297,10 @@ class AdversarialSystem(System):
         penalty: Tensor | None,
         step: int,
         dynamics: Mapping[str, Tensor] = MappingProxyType({}),
-        terms: Mapping[str, tuple[float, Tensor]] = MappingProxyType({}),
+        terms: Mapping[str, tuple[float | Tensor, Tensor]] = MappingProxyType({}),
     ) -> Loss:
         """The adversarial loss with the penalty, and with other terms by name, each (weight, value)."""
-        terms = ({} if penalty is None else {"penalty": (self._weight_at(step), penalty)}) | dict(terms)
+        terms = ({} if penalty is None else {"penalty": (self._weight_at(step, loss), penalty)}) | dict(terms)
         if not terms:
             return Loss(loss, dynamics=dynamics)
         parts = {name: value for name, (_, value) in terms.items()}

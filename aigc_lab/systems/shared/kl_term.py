@@ -1,5 +1,6 @@
 """The KL term of a variational autoencoder as its configuration weighs it: β, annealing, free bits."""
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from aigc_lab.config import Steps, Strict, Times, Weight
 from aigc_lab.nets import joined
 from aigc_lab.objectives.likelihood import standard_normal_kl, standard_normal_kls
-from aigc_lab.systems.base import Loss, Read
+from aigc_lab.systems.base import Loss, Read, scheduled
 
 Annealing = Literal["linear", "cyclical", "none"]
 #: what is said of `annealing`
@@ -58,6 +59,8 @@ def kl_term(config: Any, mean: Tensor, log_variance: Tensor, step: int) -> Loss:
 
 def weighted(config: Any, charged: Tensor, kl: Tensor, step: int) -> Loss:
     """w·β·`charged` with the `kl` as its part; the weight w is logged where it is annealed."""
-    weight = kl_weight(step, config.annealing, config.anneal_steps, config.cycles)
-    dynamics = {} if config.annealing == "none" else {"kl_weight": torch.full_like(kl.detach(), weight)}
-    return Loss(weight * config.beta * charged, {"kl": kl}, dynamics)
+    if config.annealing == "none":
+        return Loss(config.beta * charged, {"kl": kl})
+    of_step = partial(kl_weight, annealing=config.annealing, steps=config.anneal_steps, cycles=config.cycles)
+    weight = scheduled(step, of_step, kl.detach())
+    return Loss(weight * config.beta * charged, {"kl": kl}, {"kl_weight": weight + torch.zeros_like(kl.detach())})
