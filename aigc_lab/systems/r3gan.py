@@ -82,8 +82,8 @@ class R3GAN(PictureGAN):
         return next(gamma for side, gamma in _GAMMA.items() if self.shape.size[-1] <= side)
 
     def _weight_at(self, step: int, loss: Tensor) -> Tensor:
-        first, steps = self._weight, self._decay_steps
-        return scheduled(step, lambda at: cosine(first, first * self.config.final_penalty, at / steps), loss.detach())
+        share = scheduled(step, lambda at: cosine(1, 0, at / self._decay_steps), loss.detach())
+        return self._weight * (share + (1 - share) * self.config.final_penalty)
 
     def sample(self, latents: Tensor, *, labels: Tensor | None = None) -> Images:
         return Images(((self.generated(latents, labels).float() + 1) / 2).clamp(0, 1))
