@@ -17,22 +17,25 @@ def _doublings(size: tuple[int, ...]) -> int:
 
 def _pair(inputs: int, outputs: int, stride: int = 1, *, doubled: bool = False) -> list[nn.Module]:
     """Two convolutions; of pictures of twice the side, if they are to be `doubled`."""
+    last = Conv2d(inputs, outputs, 3, stride, padding=1)
     first = DoublingConv2d(inputs, inputs) if doubled else Conv2d(inputs, inputs, 3, padding=1)
-    return [first, nn.ELU(), Conv2d(inputs, outputs, 3, stride, padding=1), nn.ELU()]
+    return [first, nn.ELU(), last, nn.ELU()]
 
 
 class Decoder(nn.Sequential):
     """[N, hidden] -> [N, C, H, W], unbounded: the generator, and the second half of the critic."""
 
     def __init__(self, hidden: int, width: int, size: tuple[int, ...]) -> None:
-        layers: list[nn.Module] = _pair(width, width)
-        for _ in range(_doublings(size)):
+        layers: list[nn.Module] = []
+        doublings = _doublings(size)
+        for number in range(doublings):
             # In the place of what doubled the side, by whose number stored weights are called.
-            layers += [nn.Identity(), *_pair(width, width, doubled=True)]
+            layers += [*_pair(width, width, doubled=number > 0), nn.Identity()]
         super().__init__(
             nn.Linear(hidden, 64 * width),
             nn.Unflatten(1, (width, 8, 8)),
             *layers,
+            *_pair(width, width, doubled=doublings > 0),
             Conv2d(width, size[0], 3, padding=1),
         )
 

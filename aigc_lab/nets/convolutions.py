@@ -1,12 +1,14 @@
-"""Convolutions between pictures of few channels and features of many: torch's layers, faster on a CPU.
+"""torch's convolutions, faster on a CPU: between pictures of few channels and features of many, and where pictures are
+doubled before one or halved after it.
 
 From features to a picture (the last layer of what draws one, and the gradient by the picture of the first layer of what
 reads it) oneDNN pads one channel to sixteen, and falls from its fast kernels to slow ones: a 3×3 convolution of 64
 features to one channel at 32×32 runs at 5 GFLOP/s, one of 64 to 64 at 100 (torch 2.15, one core of an AMD EPYC). Here
 it is one product and a few sums.
 
-The numbers are those of torch's layers but for rounding, at every order of derivative; names, shapes and initial values
-of the parameters are the same. On other devices, and for other shapes, torch computes them.
+The numbers are those of torch's layers but for rounding, at every order of reverse-mode derivative; names, shapes and
+initial values of the parameters are the same. For other shapes, on other devices, and where products of float32 are to
+be less precise than convolutions (`training.matmul_precision`), torch computes them.
 """
 
 from itertools import product
@@ -16,34 +18,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: of more channels than these oneDNN makes good use
-FEW = 4
-#: in channels × out channels, and pixels, from which on fewer products pay for what is done about them
-MANY, LARGE = 64 * 64, 8 * 8
+#: of more channels than these oneDNN makes good use, and of fewer features than these it is as quick
+FEW, FEATURES = 4, 8
+#: pixels of a picture from which on fewer products pay for the sums of weights that they need
+LARGE = 8 * 8
 
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`: [N, in channels, H, W] -> [N, out channels, H', W']."""
 
+    # What spectral normalisation calls with weights of its own.
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        window = _window(self, input)
-        if window is None:
+        window = _window(self, input, weight)
+        if window is None or min(input.shape[2:]) + 2 * window.padding < window.size:
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         x, weight, bias = _cast(input, weight, bias)
         if not window.padding and input.shape[2:] == weight.shape[2:]:
             return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
-        if self.in_channels <= FEW and _quicker(x, window):
-            read: Tensor = _Read.apply(x, weight, bias, window)
-            return read
-        if self.out_channels <= FEW and _quicker(x, window) and window.stride == 1 and window.padding < window.size:
-            # Features to pixels by the mirrored weights.
-            last = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
-            mirrored = weight.flip(2, 3).transpose(0, 1).clone(memory_format=last)
-            return _picture(x, mirrored, bias, window._replace(padding=window.size - 1 - window.padding))
+        few, many = sorted((self.in_channels, self.out_channels))
+        if few <= FEW and many >= FEATURES and _quicker(x, window):
+            if few == self.in_channels:
+                read: Tensor = _Read.apply(x, weight, bias, window)
+                return read
+            if window.stride == 1 and window.padding < window.size:
+                # Features to pixels by the mirrored weights.
+                mirrored = _laid_out(weight.flip(2, 3).transpose(0, 1), last=_is_last(x))
+                return _picture(x, mirrored, bias, window._replace(padding=window.size - 1 - window.padding))
         return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
 
 
-class DoublingConv2d(nn.Conv2d):
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d`: [N, in channels, H, W] -> [N, out channels, H', W']."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        window = _window(self, input, self.weight)
+        if window is None or output_size is not None or self.output_padding != (0, 0):
+            return super().forward(input, output_size)
+        x, weight, bias = _cast(input, self.weight, self.bias)
+        if not window.padding and input.shape[2:] == (1, 1):
+            return _plus(bias, (x.flatten(1) @ weight.flatten(1)).view(-1, *weight.shape[1:]))
+        drawn = min(window.picture(input.shape[2:])) > 0
+        if drawn and self.out_channels <= FEW and self.in_channels >= FEATURES and _quicker(x, window):
+            return _picture(x, weight, bias, window)
+        return super().forward(input, output_size)
+
+
+class _Scaling(nn.Conv2d):
+    """Windows of 3×3 with a padding of 1, before or after which a picture changes its size."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+
+    def _pays(self, input: Tensor, channels: int) -> bool:
+        large = input.dim() == 4 and input.shape[2:].numel() >= LARGE
+        return large and input.device.type == "cpu" and self.in_channels * self.out_channels >= channels**2
+
+
+class DoublingConv2d(_Scaling):
     """`torch.nn.Upsample(scale_factor=2)`, then `torch.nn.Conv2d` with windows of 3×3 and a padding of 1:
     [N, in channels, H, W] -> [N, out channels, 2H, 2W].
 
@@ -51,53 +82,29 @@ class DoublingConv2d(nn.Conv2d):
     weights in the place of nine. On a CPU, for 128 channels and 8×8 to 16×16 pixels, 1.5 to 2.1 times as fast.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        small = self.in_channels * self.out_channels < MANY or input.shape[2:].numel() < LARGE
-        if small or input.device.type != "cpu":
-            doubled = F.interpolate(input, scale_factor=2.0)
+        if not self._pays(input, 64):
+            doubled = F.interpolate(input, scale_factor=2.0) if input.dim() == 4 else _doubled(input)
             return super()._conv_forward(doubled, weight, bias)  # type: ignore[no-any-return]
-        rows = _pairs(weight, 2)
-        sums = _pairs(rows, 4).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # 4 out channels, in channels, 2, 2
+        sums = _pairs(_pairs(weight, 2), 4).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # 4 out channels, in channels, 2, 2
         # Of the windows on all pixels and those around them, a quarter of the results each.
         around = F.conv2d(input, sums, None if bias is None else bias.repeat_interleave(4), padding=1)
-        last = torch.channels_last if around.stride(1) == 1 else torch.contiguous_format
-        return F.pixel_shuffle(around, 2)[:, :, 1:-1, 1:-1].contiguous(memory_format=last)
+        return _laid_out(F.pixel_shuffle(around, 2)[:, :, 1:-1, 1:-1], last=_is_last(around))
 
 
-class HalvingConv2d(nn.Conv2d):
+class HalvingConv2d(_Scaling):
     """`torch.nn.Conv2d` with windows of 3×3 and a padding of 1, then `torch.nn.AvgPool2d(2)`:
     [N, in channels, H, W] -> [N, out channels, H/2, W/2].
 
-    The mean of four windows side by side is one of 4×4, whose weights are means: four products for nine. On a CPU
-    some twice as fast, of 32 channels and more.
+    The mean of four windows side by side is one of 4×4, whose weights are means: four products for nine. On a CPU, of
+    32 to 128 channels and 16×16 to 32×32 pixels, 1.8 to 2.4 times as fast.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if input.device.type != "cpu":
+        if not self._pays(input, 32):
             return F.avg_pool2d(super()._conv_forward(input, weight, bias), 2)
         means = F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
         return F.conv2d(input, means, bias, stride=2, padding=1)
-
-
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """`torch.nn.ConvTranspose2d`: [N, in channels, H, W] -> [N, out channels, H', W']."""
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        window = _window(self, input)
-        if window is None or output_size is not None or self.output_padding != (0, 0):
-            return super().forward(input, output_size)
-        x, weight, bias = _cast(input, self.weight, self.bias)
-        if not window.padding and input.shape[2:] == (1, 1):
-            return _plus(bias, (x.flatten(1) @ weight.flatten(1)).view(-1, *weight.shape[1:]))
-        if self.out_channels <= FEW and _quicker(x, window):
-            return _picture(x, weight, bias, window)
-        return super().forward(input, output_size)
 
 
 class _Window(NamedTuple):
@@ -113,9 +120,14 @@ class _Window(NamedTuple):
         return height, width
 
 
-def _window(layer: nn.Conv2d | nn.ConvTranspose2d, input: Tensor) -> _Window | None:
+def _window(layer: nn.Conv2d | nn.ConvTranspose2d, input: Tensor, weight: Tensor) -> _Window | None:
     """The layer's window, if it is one that this module knows and the input one that it is for."""
-    if input.device.type != "cpu" or input.dim() != 4 or layer.groups != 1 or layer.padding_mode != "zeros":
+    if input.device.type != "cpu" or input.dim() != 4 or input.shape[1] != layer.in_channels:
+        return None
+    types = {each.dtype for each in (input, weight, layer.bias) if each is not None}
+    if len(types) > 1 and not torch.is_autocast_enabled("cpu"):
+        return None
+    if layer.groups != 1 or layer.padding_mode != "zeros" or torch.get_float32_matmul_precision() != "highest":
         return None
     found = [layer.kernel_size, layer.stride, layer.padding]
     if any(isinstance(each, str) or each[0] != each[1] for each in found) or layer.dilation != (1, 1):
@@ -138,12 +150,27 @@ def _pairs(weights: Tensor, dim: int) -> Tensor:
     return torch.stack([odd, even], dim)
 
 
+def _doubled(picture: Tensor) -> Tensor:
+    """Without a batch [C, H, W]: each pixel thrice more."""
+    return picture.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
 def _cast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The tensors as autocast has a convolution take them."""
-    if not torch.is_autocast_enabled("cpu"):
+    """The tensors as autocast has a convolution take them, which leaves doubles as they are."""
+    if not torch.is_autocast_enabled("cpu") or torch.float64 in (input.dtype, weight.dtype):
         return input, weight, bias
     dtype = torch.get_autocast_dtype("cpu")
     return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _is_last(x: Tensor) -> bool:
+    """Whether the channels are innermost in memory, of more than one and more than one pixel."""
+    return x.stride(1) == 1 and x.shape[1] > 1 and x.shape[2:].numel() > 1
+
+
+def _laid_out(x: Tensor, *, last: bool) -> Tensor:
+    # `memory_format` would do, but not under `vmap`.
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if last else x.contiguous()
 
 
 def _plus(bias: Tensor | None, features: Tensor) -> Tensor:
@@ -152,7 +179,7 @@ def _plus(bias: Tensor | None, features: Tensor) -> Tensor:
 
 def _picture(x: Tensor, weight: Tensor, bias: Tensor | None, window: _Window) -> Tensor:
     drawn: Tensor = _Draw.apply(x, weight, window, window.picture(x.shape[2:]))
-    return _plus(bias, drawn)
+    return drawn.clone() if bias is None else _plus(bias, drawn)  # no view of what the function computes
 
 
 class _Read(torch.autograd.Function):
@@ -173,12 +200,13 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         picture, weight = ctx.saved_tensors
         of_picture, of_weight, of_bias, _ = ctx.needs_input_grad
-        return (
-            _Draw.apply(gradient, weight, ctx.window, picture.shape[2:]) if of_picture else None,
-            _of_weight(picture, gradient, weight, ctx.window) if of_weight else None,
-            gradient.sum((0, 2, 3)) if of_bias else None,
-            None,
-        )
+        with torch.autocast("cpu", enabled=False):  # as torch's own gradients are computed
+            return (
+                _Draw.apply(gradient, weight, ctx.window, picture.shape[2:]) if of_picture else None,
+                _of_weight(picture, gradient, weight, ctx.window) if of_weight else None,
+                gradient.sum((0, 2, 3)) if of_bias else None,
+                None,
+            )
 
 
 class _Draw(torch.autograd.Function):
@@ -206,12 +234,13 @@ class _Draw(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         features, weight = ctx.saved_tensors
         of_features, of_weight, *_ = ctx.needs_input_grad
-        return (
-            _Read.apply(gradient, weight, None, ctx.window) if of_features else None,
-            _of_weight(gradient, features, weight, ctx.window) if of_weight else None,
-            None,
-            None,
-        )
+        with torch.autocast("cpu", enabled=False):
+            return (
+                _Read.apply(gradient, weight, None, ctx.window) if of_features else None,
+                _of_weight(gradient, features, weight, ctx.window) if of_weight else None,
+                None,
+                None,
+            )
 
 
 def _of_weight(picture: Tensor, features: Tensor, weight: Tensor, window: _Window) -> Tensor:
@@ -230,7 +259,7 @@ def _by_product(features: Tensor, weight: Tensor, window: _Window, size: tuple[i
     that they are added at once.
     """
     (_, stride, padding), across = window, window.size // window.stride
-    count, channels, last = features.shape[0], weight.shape[1], features.stride(1) == 1
+    count, channels, last = features.shape[0], weight.shape[1], _is_last(features)
     cut = weight.reshape(*weight.shape[:2], across, stride, across, stride)  # F, C, a, p, b, q
     taps = cut.permute(2, 4, 3, 5, 1, 0).flatten(0, 4)  # a b p q C, F
     shape = (across, across, stride * stride * channels)
@@ -249,9 +278,7 @@ def _by_product(features: Tensor, weight: Tensor, window: _Window, size: tuple[i
         padded = phases.permute(3, 4, 0, 5, 1, 2).reshape(count, rows, columns, channels).permute(0, 3, 1, 2)
     else:
         padded = phases.permute(3, 2, 4, 0, 5, 1).reshape(count, channels, rows, columns)
-    picture = padded[:, :, padding : padding + size[0], padding : padding + size[1]]
-    # What follows takes the layout of one channel for whichever its strides look like.
-    return picture.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return _laid_out(padded[:, :, padding : padding + size[0], padding : padding + size[1]], last=last)
 
 
 def _by_phases(features: Tensor, weight: Tensor) -> Tensor:
@@ -260,9 +287,12 @@ def _by_phases(features: Tensor, weight: Tensor) -> Tensor:
     sums, but nothing is rounded to 16 bits before it is summed.
     """
     count, channels = weight.shape[:2]
-    # Pixel 2i + p has the weight p + 1 - 2d of feature i + d, d in {-1, 0, 1}; 4 stands for none.
-    taps = torch.tensor([[3, 1, 4], [4, 2, 0]])
-    taken = F.pad(weight, (0, 1, 0, 1))[:, :, taps][..., taps]  # F, C, p, d, q, d
-    phases = taken.permute(1, 2, 4, 0, 3, 5).reshape(4 * channels, count, 3, 3)
+    for dim in (2, 4):
+        # Pixel 2i + p has the weight p + 1 - 2d of feature i + d, d in {-1, 0, 1}.
+        taps = weight.unbind(dim)
+        none = torch.zeros_like(taps[0])
+        even, odd = torch.stack([taps[3], taps[1], none], dim), torch.stack([none, taps[2], taps[0]], dim)
+        weight = torch.stack([even, odd], dim)
+    phases = weight.permute(1, 2, 4, 0, 3, 5).reshape(4 * channels, count, 3, 3)  # of F, C, p, d, q, d
     picture: Tensor = F.pixel_shuffle(F.conv2d(features, phases, padding=1), 2)
     return picture

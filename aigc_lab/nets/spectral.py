@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aigc_lab.nets.convolutions import Conv2d, HalvingConv2d
+from aigc_lab.nets.convolutions import Conv2d, DoublingConv2d, HalvingConv2d
 from aigc_lab.nets.precision import single
 
 # Power iterations from the random start, so that the first weights that are used are normalised already.
@@ -56,6 +56,10 @@ class SpectralConv2d(_SpectralConvolution, Conv2d):
     pass
 
 
+class SpectralDoublingConv2d(_SpectralConvolution, DoublingConv2d):
+    pass
+
+
 class SpectralHalvingConv2d(_SpectralConvolution, HalvingConv2d):
     pass
 
@@ -68,6 +72,7 @@ class SpectralLinear(_Spectral, nn.Linear):
 _KINDS: dict[type[nn.Module], type[_Spectral]] = {
     nn.Conv2d: SpectralConv2d,
     Conv2d: SpectralConv2d,
+    DoublingConv2d: SpectralDoublingConv2d,
     HalvingConv2d: SpectralHalvingConv2d,
     nn.Linear: SpectralLinear,
 }

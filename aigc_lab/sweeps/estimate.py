@@ -1,7 +1,6 @@
 """What a sweep will cost, before it is begun."""
 
 import itertools
-import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,15 +142,19 @@ def stretches(phases: Sequence[Phase], steps: int) -> list[int]:
 
 def _timed(state: TrainingState, batches: Batches, plan: Configuration, device: str, warm: int, timed: int) -> float:
     """Seconds of a step, from the state's on."""
-    first, each, least = state.step, 0.0, math.inf
+    first, each = state.step, 0.0
+    single: list[float] = []
     for steps in (1, 2, warm, warm + timed):
         ends = [time.perf_counter()]
         with as_ever():
             ends += [time.perf_counter() for _ in _steps(state, batches, plan, first + steps)]
         each = _typical(ends, device)
-        least = min(least, each)
-        if each > _PATIENCE or (least * timed > _PATIENCE and steps > 1):
-            return each  # a step that long is no longer for what the first ones do besides, nor was it held up
+        single.append(each)
+        # A step that long is no longer for what the first one does besides, nor was it held up.
+        if len(single) > 1 and min(single) * timed > _PATIENCE:
+            return min(single)
+        if sum(single) > 3 * _PATIENCE:  # some are long, and some are not
+            return statistics.fmean(single)
     if each * (SETTLED + timed) > _PATIENCE or state.system.uncapturable is not None:
         return each  # of a step that long little is saved as a program
     ends, state.step = [], first  # no step is timed that lies beyond those of before
@@ -166,8 +169,9 @@ def _timed(state: TrainingState, batches: Batches, plan: Configuration, device: 
 
 def _typical(ends: Sequence[float], device: str) -> float:
     """Seconds of a step from the times at which each ended, the first of them that at which the first began; 0 for no
-    step. On a CPU a step that was held up by something else counts for no more than `_HELD_UP` others; a device is
-    waited for at the last step alone, whose time says nothing of the others'.
+    step. On a CPU a step that was held up by something else counts for no more than `_HELD_UP` others, and so does one
+    of a kind that is rare and as long; a device is waited for at the last step alone, whose time says nothing of the
+    others'.
     """
     if len(ends) < 2:
         return 0.0

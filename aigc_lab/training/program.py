@@ -46,6 +46,8 @@ class Line:
     takes: tuple[str, ...]
     gives: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    #: whether it is there for what it does, and not for a result
+    lasts: bool = False
     aside: bool = False
     host: bool = False
 
@@ -95,11 +97,12 @@ class Program:
         read = {whole(name) for name in (*self.outputs, *self.inputs, *self.lasting)}
         kept = []
         for line in reversed(self.lines):
-            results = (*line.gives, *line.writes)
-            if line.aside or not results or any(whole(name) in read for name in results):
+            if line.aside or line.lasts or any(whole(name) in read for name in (*line.gives, *line.writes)):
                 kept.append(line)
                 read |= {whole(name) for name in line.takes}
         self.lines = kept[::-1]
+        taken = {name for line in kept for name in line.takes}
+        self.lasting = [name for name in self.lasting if name in taken]
 
     def compiled(self, first: int = 0, last: int | None = None) -> "Piece":
         """The lines from `first` until `last` as one function."""
@@ -227,10 +230,11 @@ class _Recording(TorchDispatchMode):
             return None
         gives: list[str] = []
         if not aliases or any(each is None or not each.is_write for each in aliases):
-            for each in results:
+            for number, each in enumerate(results):
                 gives.append(f"v{self._computed}")
                 self._computed += 1
-                if isinstance(each, Tensor):
+                written = number < len(aliases) and aliases[number] is not None and aliases[number].is_write
+                if isinstance(each, Tensor) and not written:  # what is written keeps its name
                     self._call(each, gives[-1])
         shared, writes = self._aliases(func, args, kwargs)
         self._shares |= {name: shared[0] for name in gives if shared}
@@ -239,7 +243,7 @@ class _Recording(TorchDispatchMode):
         text = f"{left} = {called}" if gives else called
         tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
         host = all(each.device.type == "cpu" for each in tensors)
-        self.program.lines.append(Line(text, tuple(takes), tuple(gives), tuple(writes), host=host))
+        self.program.lines.append(Line(text, tuple(takes), tuple(gives), tuple(writes), not returns, host=host))
         return None
 
     def _aliases(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -252,6 +256,8 @@ class _Recording(TorchDispatchMode):
                 self.text(given, writes if each.alias_info.is_write else shared)
             elif each.name in _WRITTEN_UNSAID:
                 self.text(given, writes)
+            elif number == 0 and "unsafe" in func.__name__:  # a view that does not say so
+                self.text(given, shared)
         return shared, writes
 
     def _function(self, func: Any) -> str:

@@ -1,5 +1,6 @@
 """Convolutions of few channels: torch's own in double precision are the truth, at every order of derivative."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -12,26 +13,31 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from aigc_lab.nets import began, convolutions, resnet
 from aigc_lab.nets.convolutions import Conv2d, ConvTranspose2d, DoublingConv2d, HalvingConv2d
-from aigc_lab.nets.spectral import spectral
+from aigc_lab.nets.precision import products
+from aigc_lab.nets.spectral import is_spectral, spectral
+from aigc_lab.training.program import record
 
 # layer, in channels, out channels, kernel, stride, padding, height, width
 Case = tuple[str, int, int, int, int, int, int, int]
 CASES: list[Case] = [
-    ("Conv2d", 1, 6, 4, 2, 1, 8, 8),
-    ("Conv2d", 3, 5, 4, 2, 1, 7, 10),  # a row is left over
-    ("Conv2d", 1, 6, 3, 1, 1, 6, 5),
-    ("Conv2d", 6, 1, 3, 1, 1, 6, 5),
-    ("Conv2d", 7, 3, 3, 1, 0, 6, 6),
-    ("Conv2d", 6, 2, 5, 1, 2, 5, 8),
-    ("Conv2d", 2, 3, 2, 2, 0, 7, 6),
+    ("Conv2d", 1, 9, 4, 2, 1, 8, 8),
+    ("Conv2d", 3, 8, 4, 2, 1, 7, 10),  # a row is left over
+    ("Conv2d", 1, 9, 3, 1, 1, 6, 5),
+    ("Conv2d", 9, 1, 3, 1, 1, 6, 5),
+    ("Conv2d", 8, 3, 3, 1, 0, 6, 6),
+    ("Conv2d", 9, 2, 5, 1, 2, 5, 8),
+    ("Conv2d", 2, 8, 2, 2, 0, 7, 6),
+    ("Conv2d", 8, 1, 3, 1, 1, 1, 1),  # of one place
     ("Conv2d", 6, 2, 4, 1, 0, 4, 4),  # all of the picture
-    ("ConvTranspose2d", 6, 1, 4, 2, 1, 4, 4),
-    ("ConvTranspose2d", 5, 3, 4, 2, 1, 3, 5),
-    ("ConvTranspose2d", 5, 2, 3, 1, 1, 5, 4),
-    ("ConvTranspose2d", 5, 2, 6, 3, 2, 3, 2),
+    ("ConvTranspose2d", 9, 1, 4, 2, 1, 4, 4),
+    ("ConvTranspose2d", 8, 3, 4, 2, 1, 3, 5),
+    ("ConvTranspose2d", 8, 2, 3, 1, 1, 5, 4),
+    ("ConvTranspose2d", 8, 2, 6, 3, 2, 3, 2),
+    ("ConvTranspose2d", 8, 1, 2, 2, 0, 3, 3),
+    ("ConvTranspose2d", 9, 3, 4, 2, 1, 1, 1),
     ("ConvTranspose2d", 5, 7, 4, 1, 0, 1, 1),  # of one place
 ]
-ids = [f"{name}-{inputs}-{outputs}-k{k}s{s}p{p}" for name, inputs, outputs, k, s, p, *_ in CASES]
+ids = [f"{name}-{inputs}-{outputs}-k{k}s{s}p{p}-{h}x{w}" for name, inputs, outputs, k, s, p, h, w in CASES]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -112,8 +118,9 @@ def test_in_16_bits_it_is_as_close_as_torchs(case: Case) -> None:
     torch.testing.assert_close(of_ours, of_theirs, rtol=0.03, atol=0.03 * float(of_theirs.abs().max()))
 
 
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("case", CASES, ids=ids)
-def test_of_several_at_once(case: Case) -> None:
+def test_of_several_at_once(case: Case, form: str) -> None:
     """Under `vmap`, with the gradients that a stack of replicas takes, it is each by itself."""
     layers = [pair(case)[1] for _ in range(3)]
     for number, layer in enumerate(layers):
@@ -122,6 +129,8 @@ def test_of_several_at_once(case: Case) -> None:
                 weight.add_(0.1 * number)
     weights = {name: torch.stack([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias")}
     several = torch.stack([pictures(case) * (1 + number) for number in range(3)])
+    if form == "channels_last":
+        several = several.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
     def loss(weights: dict[str, Tensor], x: Tensor) -> Any:
         return torch.func.functional_call(layers[0], weights, x).square().sum()
@@ -134,23 +143,103 @@ def test_of_several_at_once(case: Case) -> None:
 
 
 OTHERS: dict[str, Callable[[Any], nn.Module]] = {
-    "groups": lambda kind: kind(2, 4, 3, groups=2),
-    "dilation": lambda kind: kind(2, 4, 3, dilation=2),
-    "an oblong window": lambda kind: kind(2, 4, (3, 2)),
-    "a window that its stride does not divide": lambda kind: kind(2, 4, 3, stride=2, padding=1),
+    "groups": lambda kind: kind(2, 16, 3, groups=2),
+    "dilation": lambda kind: kind(2, 16, 3, dilation=2),
+    "an oblong window": lambda kind: kind(2, 16, (3, 2)),
+    "a window that its stride does not divide": lambda kind: kind(2, 16, 3, stride=2, padding=1),
     "many channels": lambda kind: kind(8, 8, 3, padding=1),
+    "few channels on both sides": lambda kind: kind(2, 3, 3, padding=1),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
 def test_other_shapes_are_torchs(name: str, kind: str) -> None:
+    """With the gradient by the picture, which the fast way would compute."""
     torch.manual_seed(0)
     theirs, ours = OTHERS[name](getattr(nn, kind)), OTHERS[name](getattr(convolutions, kind))
     ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(2, 8 if name == "many channels" else 2, 9, 9)
-    with mock.patch.object(convolutions, "_by_product", side_effect=AssertionError("was used")):
-        assert torch.equal(theirs(x), ours(x))
+    x = torch.randn(2, 8 if name == "many channels" else 2, 9, 9, requires_grad=True)
+    with (
+        mock.patch.object(convolutions, "_by_product", side_effect=AssertionError("was used")),
+        mock.patch.object(convolutions._Read, "apply", side_effect=AssertionError("was used")),
+    ):
+        found, expected = ours(x), theirs(x)
+        assert torch.equal(expected, found)
+        one, other = (torch.autograd.grad(y.square().sum(), [x])[0] for y in (expected, found))
+        assert torch.equal(one, other)
+
+
+def test_products_that_may_be_less_precise_are_torchs_convolutions() -> None:
+    layer, x = Conv2d(16, 1, 3, padding=1), torch.randn(2, 16, 6, 6)
+    with (
+        products("medium"),
+        mock.patch.object(convolutions, "_by_product", side_effect=AssertionError("was used")),
+    ):
+        assert torch.equal(layer(x), nn.Conv2d._conv_forward(layer, x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("Conv2d", ((16, 1, 5), (2, 16, 4, 4))),
+        ("Conv2d", ((16, 1, 5), (2, 16, 3, 9))),
+        ("Conv2d", ((16, 1, 3), (2, 8, 9, 9))),
+        ("ConvTranspose2d", ((16, 1, 4, 2, 3), (2, 16, 1, 1))),
+        ("ConvTranspose2d", ((16, 1, 4, 2, 1), (2, 8, 4, 4))),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_torch_does(name: str, given: tuple[Any, Any]) -> None:
+    arguments, shape = given
+    said = []
+    for source in (nn, convolutions):
+        with pytest.raises(RuntimeError) as refused:
+            getattr(source, name)(*arguments)(torch.randn(shape))
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("layer", [Conv2d(1, 8, 4, 2, 1), Conv2d(8, 1, 3, padding=1), ConvTranspose2d(8, 1, 4, 2, 1)])
+def test_autocast_touches_no_double_and_no_gradient(layer: Any) -> None:
+    x = torch.randn(2, layer.in_channels, 8, 8, requires_grad=True)
+    expected = torch.autograd.grad(layer(x).square().sum(), [x])[0]
+    y = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert copy.deepcopy(layer).double()(x.double()).dtype == torch.float64
+        assert layer(x).dtype == torch.bfloat16
+        (found,) = torch.autograd.grad(y.square().sum(), [x])
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("arguments", [(8, 1, 2, 2), (8, 3, 2, 2), (8, 1, 4, 2, 1)])
+def test_what_is_drawn_may_be_changed_in_place(arguments: Any) -> None:
+    kind: Any = ConvTranspose2d
+    layer = kind(*arguments, bias=False)
+    x = torch.randn(2, 8, 3, 3)
+    drawn = layer(x)
+    assert torch.equal(F.relu(layer(x), inplace=True), drawn.clamp_min(0))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_in_16_bits_a_step_is_a_program(form: str) -> None:
+    """None of what draws and reads pictures asks the host for anything."""
+    drawing, reading = ConvTranspose2d(8, 1, 4, 2, 1), Conv2d(1, 8, 4, 2, 1)
+    for layer in (drawing, reading):
+        layer.to(memory_format=FORMATS[form])
+
+    def step(x: Tensor) -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = reading(drawing(x)).float().square().sum()
+        return list(torch.autograd.grad(loss, [drawing.weight, reading.weight]))
+
+    one, other = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
+    step(one)
+    _, program = record(lambda: step(one), [one])
+    assert program.fault is None
+    piece = program.compiled()
+    with torch.no_grad():
+        found = dict(zip(piece.gives, piece.run(other), strict=True))
+    assert all(map(torch.equal, [found[name] for name in program.outputs], step(other)))
 
 
 def test_more_arguments_are_torchs() -> None:
@@ -222,8 +311,7 @@ def doublings(
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers are computed as large ones."""
-    monkeypatch.setattr(convolutions, "MANY", 0)
-    monkeypatch.setattr(convolutions, "LARGE", 0)
+    monkeypatch.setattr(convolutions._Scaling, "_pays", lambda layer, picture, channels: True)
 
 
 @pytest.mark.usefixtures("always")
@@ -240,13 +328,33 @@ def test_what_doubles_is_an_upsampling_and_a_convolution(
 
 
 @pytest.mark.usefixtures("always")
-def test_several_doublings_at_once() -> None:
-    layers = [doublings(3, 4)[1], DoublingConv2d(3, 4).double()]
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("kind", [DoublingConv2d, HalvingConv2d])
+def test_several_of_another_size_at_once(kind: type[nn.Module], form: str) -> None:
+    layers = [kind(3, 4).double() for _ in range(2)]
     weights = {name: torch.stack([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias")}
     x = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64)
-    both = torch.func.vmap(lambda weights, x: torch.func.functional_call(layers[0], weights, x))(weights, x)
+    if form == "channels_last":
+        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Any:
+        return torch.func.functional_call(layers[0], weights, x).square().sum()
+
+    gradients = torch.func.vmap(torch.func.grad(loss))(weights, x)
     for number, layer in enumerate(layers):
-        torch.testing.assert_close(both[number], layer(x[number]), rtol=1e-12, atol=1e-12)
+        alone = torch.autograd.grad(layer(x[number]).square().sum(), list(layer.parameters()))
+        for name, gradient in zip(("weight", "bias"), alone, strict=True):
+            torch.testing.assert_close(gradients[name][number], gradient, rtol=1e-10, atol=1e-10)
+
+
+def test_a_picture_without_a_batch_is_doubled_and_halved() -> None:
+    for side in (4, 16):
+        x = torch.randn(64, side, side)
+        convolution: Any = doublings(64, 64, torch.float32)[0]
+        expected = convolution[1](x.repeat_interleave(2, 1).repeat_interleave(2, 2))
+        assert torch.equal(doublings(64, 64, torch.float32)[1](x), expected)
+        theirs, ours = (layer.float() for layer in halvings(64, 64))
+        assert torch.equal(ours(x), theirs(x))
 
 
 def test_a_doubling_is_computed_on_the_smaller_picture_where_it_pays() -> None:
@@ -285,6 +393,7 @@ def halvings(inputs: int, outputs: int, *, bias: bool = True) -> tuple[nn.Module
     return theirs, ours
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
     ("inputs", "outputs", "height", "width", "bias"), [(3, 5, 8, 6, True), (1, 2, 2, 2, False), (4, 3, 5, 7, True)]
@@ -298,6 +407,21 @@ def test_what_halves_is_a_convolution_and_its_mean(
         torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("channels", "side", "pays"), [(32, 8, True), (16, 8, False), (32, 4, False)])
+def test_a_mean_is_taken_of_the_weights_where_it_pays(channels: int, side: int, pays: bool) -> None:
+    x = torch.randn(2, channels, side, side)
+    with mock.patch("torch.nn.functional.avg_pool2d", side_effect=F.avg_pool2d) as pooled:
+        HalvingConv2d(channels, channels)(x)
+    (call,) = pooled.call_args_list
+    assert call.args[0].shape[2:] == ((5, 5) if pays else (side, side))
+
+
+@pytest.mark.parametrize("kind", [Conv2d, DoublingConv2d, HalvingConv2d])
+def test_every_convolution_is_normalised(kind: Any) -> None:
+    assert is_spectral(spectral(nn.Sequential(kind(4, 4, **({"kernel_size": 3} if kind is Conv2d else {})))))
+
+
+@pytest.mark.usefixtures("always")
 def test_what_halves_has_the_spectral_norm_of_its_own_weights() -> None:
     theirs, ours = (spectral(nn.Sequential(layer)) for layer in halvings(2, 4))
     for part, other in zip(theirs.buffers(), ours.buffers(), strict=True):
@@ -334,6 +458,28 @@ def test_a_block_of_the_critic_is_two_convolutions_and_a_mean(halve: bool) -> No
     skip = F.conv2d(x, block.skip[-1].weight, block.skip[-1].bias)
     expected = F.avg_pool2d(branch + skip, 2) if halve else branch + skip
     torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_seeds_of_began_give_the_weights_that_they_gave(side: int) -> None:
+    """In the order in which its layers were made when pictures were doubled by a layer of their own."""
+
+    def pair(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+        last = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+        return [nn.Conv2d(inputs, inputs, 3, padding=1), nn.ELU(), last, nn.ELU()]
+
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range((side // 8).bit_length() - 1):
+        layers += [*pair(4, 4), nn.Upsample(scale_factor=2)]
+    ends = [nn.Linear(3, 256), nn.Unflatten(1, (4, 8, 8))], [*pair(4, 4), nn.Conv2d(4, 1, 3, padding=1)]
+    before = nn.Sequential(*ends[0], *layers, *ends[1])
+    torch.manual_seed(0)
+    now = began.Decoder(3, 4, (1, side, side))
+    assert before.state_dict().keys() == now.state_dict().keys()
+    assert all(map(torch.equal, before.state_dict().values(), now.state_dict().values()))
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(now(x), before(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_residual_block_is_that_of_the_doubled_picture() -> None:

@@ -194,7 +194,7 @@ def test_timing_is_of_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps == [1, 2, 3, 13, SETTLED + 1]
 
 
-LONG = {"a step of seconds": (7.0, 1), "long steps": (0.6, 2), "steps of which a program would save little": (0.3, 13)}
+LONG = {"a step of seconds": (7.0, 2), "long steps": (0.6, 2), "steps of which a program would save little": (0.3, 13)}
 
 
 @pytest.mark.parametrize(("seconds", "taken"), LONG.values(), ids=LONG)
@@ -204,12 +204,25 @@ def test_timing_stops_at_a_step_that_is_long(monkeypatch: pytest.MonkeyPatch, se
     assert ms == pytest.approx(1000 * seconds) and len(done) == taken
 
 
-@pytest.mark.parametrize("step", [0, 1, 5, 30])
-def test_one_step_that_is_held_up_makes_no_sweep_long(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+@pytest.mark.parametrize("held", [1.0, 6.0])
+@pytest.mark.parametrize("step", [0, 1, 2, 5, 30])
+def test_one_step_that_is_held_up_makes_no_sweep_long(monkeypatch: pytest.MonkeyPatch, step: int, held: float) -> None:
     """Steps of 2 ms, of which one is held up for a second: a sweep of 40 steps is not one of 40 s for that."""
-    done = held_up(monkeypatch, 0.002, {step: 1.0})
+    done = held_up(monkeypatch, 0.002, {step: held})
     (ms,) = estimate.estimate(made(), HERE).step_ms.values()
-    assert 2 <= ms < 4 and len(done) > 30
+    assert 1.99 < ms < 4 and len(done) > 30
+
+
+def test_steps_of_which_some_are_long_are_not_timed_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = held_up(monkeypatch, 0.01, dict.fromkeys(range(1, 100, 2), 20.0))
+    (ms,) = estimate.estimate(made(), HERE).step_ms.values()
+    assert len(done) == 2 and ms == pytest.approx(10_010)
+
+
+def test_a_long_step_that_is_held_up_is_as_long_as_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_up(monkeypatch, 0.6, {1: 4.0})
+    (ms,) = estimate.estimate(made(), HERE).step_ms.values()
+    assert ms == pytest.approx(600)
 
 
 def test_a_penalty_of_some_steps_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,27 @@ def test_what_nothing_reads_is_left_out() -> None:
     assert torch.equal(repeated(program, other)[0], slope(other)[0])
 
 
+def test_what_is_there_for_what_it_does_is_kept() -> None:
+    """An assertion has no result, and a view that does not say so is one."""
+
+    def checked(values: Tensor) -> list[Tensor]:
+        torch._assert_async(values.sum() > -100)
+        torch.ops.aten._unsafe_view(values.clone(), [4])
+        base = values.clone()
+        view = torch.ops.aten._unsafe_view(base, [2, 2])
+        view.mul_(2)
+        return [base + 1]
+
+    one, other = torch.arange(4.0), torch.arange(4.0) + 1
+    _, program = record(lambda: checked(one), [one])
+    assert program.fault is None
+    assert sum("assert_async" in line.text for line in program.lines) == 1
+    assert sum("unsafe_view" in line.text for line in program.lines) == 1
+    assert torch.equal(repeated(program, other)[0], 2 * other + 1)
+    with pytest.raises(RuntimeError):
+        repeated(program, -1000 * other)
+
+
 def test_what_outlasts_is_written_though_no_result_reads_it() -> None:
     """By a view of it, in place, and by a batch normalisation whose schema does not say so."""
     memory, norm = torch.zeros(3, 2), nn.BatchNorm1d(2)
