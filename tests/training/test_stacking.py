@@ -219,8 +219,8 @@ NUMBERS: list[tuple[str, dict[str, Any], dict[str, Sequence[float]]]] = [
     ("wae_mmd", {}, {"mmd_weight": (10, 1), "kernel_scale": (3, 11)}),
     ("rae", {"regulariser": "gradient"}, {"code_weight": (0.01, 1), "regulariser_weight": (1e-4, 0.3)}),
     ("vae_gan", {}, {"beta": (1, 7), "feature_weight": (1e-2, 1)}),
-    # A larger share has codes begin anew as equals, which rounding decides between.
-    ("vq_vae", {"codes": 16}, {"commitment": (0.25, 2), "restart": (0.1, 0.6)}),
+    # With fewer codes some begin anew as equals, which rounding decides between.
+    ("vq_vae", {"codes": 24}, {"commitment": (0.25, 2), "restart": (0.1, 1.2)}),
     ("began", {}, {"gamma": (0.5, 0.9), "control": (1e-3, 0.5)}),
     ("dcgan", {"penalty": "wgan_gp"}, {"penalty_weight": (10, 1)}),
     ("dcgan", {"conditional": "auxiliary"}, {"auxiliary_weight": (1, 0.1)}),
