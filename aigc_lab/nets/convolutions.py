@@ -84,8 +84,7 @@ class DoublingConv2d(_Scaling):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._pays(input, 64):
-            doubled = F.interpolate(input, scale_factor=2.0) if input.dim() == 4 else _doubled(input)
-            return super()._conv_forward(doubled, weight, bias)  # type: ignore[no-any-return]
+            return super()._conv_forward(F.interpolate(input, scale_factor=2.0), weight, bias)  # type: ignore[no-any-return]
         sums = _pairs(_pairs(weight, 2), 4).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # 4 out channels, in channels, 2, 2
         # Of the windows on all pixels and those around them, a quarter of the results each.
         around = F.conv2d(input, sums, None if bias is None else bias.repeat_interleave(4), padding=1)
@@ -148,11 +147,6 @@ def _pairs(weights: Tensor, dim: int) -> Tensor:
     first, middle, third = weights.unbind(dim)
     odd, even = torch.stack([first + middle, third], dim), torch.stack([first, middle + third], dim)
     return torch.stack([odd, even], dim)
-
-
-def _doubled(picture: Tensor) -> Tensor:
-    """Without a batch [C, H, W]: each pixel thrice more."""
-    return picture.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
 def _cast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

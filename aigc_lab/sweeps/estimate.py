@@ -142,8 +142,7 @@ def stretches(phases: Sequence[Phase], steps: int) -> list[int]:
 
 def _timed(state: TrainingState, batches: Batches, plan: Configuration, device: str, warm: int, timed: int) -> float:
     """Seconds of a step, from the state's on."""
-    first, each = state.step, 0.0
-    single: list[float] = []
+    first, single = state.step, list[float]()
     for steps in (1, 2, warm, warm + timed):
         ends = [time.perf_counter()]
         with as_ever():

@@ -118,17 +118,9 @@ def test_in_16_bits_it_is_as_close_as_torchs(case: Case) -> None:
     torch.testing.assert_close(of_ours, of_theirs, rtol=0.03, atol=0.03 * float(of_theirs.abs().max()))
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("case", CASES, ids=ids)
-def test_of_several_at_once(case: Case, form: str) -> None:
-    """Under `vmap`, with the gradients that a stack of replicas takes, it is each by itself."""
-    layers = [pair(case)[1] for _ in range(3)]
-    for number, layer in enumerate(layers):
-        with torch.no_grad():
-            for weight in layer.parameters():
-                weight.add_(0.1 * number)
+def each_by_itself(layers: list[nn.Module], several: Tensor, form: str) -> None:
+    """Under `vmap`, with the gradients that a stack of replicas takes, a layer is each by itself."""
     weights = {name: torch.stack([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias")}
-    several = torch.stack([pictures(case) * (1 + number) for number in range(3)])
     if form == "channels_last":
         several = several.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
@@ -140,6 +132,17 @@ def test_of_several_at_once(case: Case, form: str) -> None:
         alone = torch.autograd.grad(layer(several[number]).square().sum(), list(layer.parameters()))
         for name, gradient in zip(("weight", "bias"), alone, strict=True):
             torch.testing.assert_close(gradients[name][number], gradient, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_of_several_at_once(case: Case, form: str) -> None:
+    layers = [pair(case)[1] for _ in range(3)]
+    for number, layer in enumerate(layers):
+        with torch.no_grad():
+            for weight in layer.parameters():
+                weight.add_(0.1 * number)
+    each_by_itself(layers, torch.stack([pictures(case) * (1 + number) for number in range(3)]), form)
 
 
 OTHERS: dict[str, Callable[[Any], nn.Module]] = {
@@ -331,30 +334,14 @@ def test_what_doubles_is_an_upsampling_and_a_convolution(
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("kind", [DoublingConv2d, HalvingConv2d])
 def test_several_of_another_size_at_once(kind: type[nn.Module], form: str) -> None:
-    layers = [kind(3, 4).double() for _ in range(2)]
-    weights = {name: torch.stack([layer.get_parameter(name) for layer in layers]) for name in ("weight", "bias")}
-    x = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64)
-    if form == "channels_last":
-        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-
-    def loss(weights: dict[str, Tensor], x: Tensor) -> Any:
-        return torch.func.functional_call(layers[0], weights, x).square().sum()
-
-    gradients = torch.func.vmap(torch.func.grad(loss))(weights, x)
-    for number, layer in enumerate(layers):
-        alone = torch.autograd.grad(layer(x[number]).square().sum(), list(layer.parameters()))
-        for name, gradient in zip(("weight", "bias"), alone, strict=True):
-            torch.testing.assert_close(gradients[name][number], gradient, rtol=1e-10, atol=1e-10)
+    each_by_itself([kind(3, 4).double() for _ in range(2)], torch.randn(2, 5, 3, 4, 4, dtype=torch.float64), form)
 
 
-def test_a_picture_without_a_batch_is_doubled_and_halved() -> None:
+def test_a_picture_without_a_batch_is_torchs() -> None:
     for side in (4, 16):
         x = torch.randn(64, side, side)
-        convolution: Any = doublings(64, 64, torch.float32)[0]
-        expected = convolution[1](x.repeat_interleave(2, 1).repeat_interleave(2, 2))
-        assert torch.equal(doublings(64, 64, torch.float32)[1](x), expected)
-        theirs, ours = (layer.float() for layer in halvings(64, 64))
-        assert torch.equal(ours(x), theirs(x))
+        for theirs, ours in (doublings(64, 64), halvings(64, 64)):
+            assert torch.equal(ours(x.double()), theirs(x.double()))
 
 
 def test_a_doubling_is_computed_on_the_smaller_picture_where_it_pays() -> None:
