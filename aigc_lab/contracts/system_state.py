@@ -8,7 +8,6 @@ from aigc_lab.contracts.base import Broken, Contracts
 from aigc_lab.contracts.system_case import Case, differing, listed, same, temporary_folder
 from aigc_lab.contracts.system_losses import a_loss_is_a_function_of_its_arguments
 from aigc_lab.contracts.system_samples import more_samples_of_one_key_begin_with_the_same
-from aigc_lab.training.captured import as_ever
 from aigc_lab.training.checkpoint import load_system, restore_state, save_state, save_weights
 from aigc_lab.training.state import TrainingState
 
@@ -69,11 +68,9 @@ def its_steps_as_a_program_give_their_bits(case: Case) -> None:
     """Steps that repeat the same operations are run without Python between them: what Python alone keeps is lost."""
     if case.fresh().system.uncapturable is not None:
         return
-    with as_ever():
-        plain = case.fresh(seed=3)
-        curve = [progress.scalars for progress in case.run(plain, 7, seed=3, every=7)]
-    programs = case.fresh(seed=3)
-    again = [progress.scalars for progress in case.run(programs, 7, seed=3, every=7)]
+    plain, programs = case.fresh(seed=3), case.fresh(seed=3)
+    curve = [progress.scalars for progress in case.run(plain, 7, seed=3, every=7)]
+    again = [progress.scalars for progress in case.run(programs, 7, seed=3, every=7, programs=True)]
     if other := differing(plain.system.state_dict(), programs.system.state_dict()):
         raise Broken(f"after seven steps {listed(other)} differ; {_CAPTURE}")
     if other := [name for one, two in zip(curve, again, strict=True) for name in one if one[name] != two[name]]:

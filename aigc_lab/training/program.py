@@ -12,12 +12,12 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 #: operations of a program at most: beyond, a step is long, and what stands above its kernels is little
 MOST = 20_000
@@ -108,8 +108,8 @@ class Program:
         """The lines from `first` until `last` as one function."""
         lines = self.lines[first:last]
         after = {name for line in self.lines[first + len(lines) :] for name in line.takes} | set(self.outputs)
-        given = {name for line in lines for name in line.gives}
-        takes = dict.fromkeys(name for line in lines for name in line.takes if name not in given | set(self.known))
+        found = set(self.known).union(name for line in lines for name in line.gives)
+        takes = dict.fromkeys(name for line in lines for name in line.takes if name not in found)
         gives = [name for name in dict.fromkeys(name for line in lines for name in line.gives) if name in after]
         uses = {name: number for number, line in enumerate(lines) for name in (*line.takes, *line.gives)}
         text = [f"def run({', '.join(takes)}):"]
@@ -127,6 +127,43 @@ class Program:
         space = dict(self.known)
         exec("\n".join(text), space)  # noqa: S102
         return Piece(space["run"], list(takes), gives)
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What the schema of an operation says, as torch's own tracers read it."""
+
+    #: why a program cannot have it; None where it can
+    refused: str | None
+    #: by each result, whether it is an argument that was written; none where nothing is returned
+    written: tuple[bool, ...]
+    #: whether all that it returns are views
+    view: bool
+    #: place and name of the arguments whose memory a result may share, and of those that are written
+    shares: tuple[tuple[int, str], ...]
+    writes: tuple[tuple[int, str], ...]
+
+
+@cache
+def _operation(func: Any) -> _Operation:
+    refused = next((f"{why} ({func})" for tag, why in _REFUSED.items() if tag in func.tags), None)
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        refused = refused or f"it draws random numbers of its own ({func})"
+    schema = func._schema  # noqa: SLF001
+    results = [each.alias_info for each in schema.returns]
+    shares, writes = [], []
+    for place, each in enumerate(schema.arguments):
+        if each.name in _WRITTEN_UNSAID or (each.alias_info is not None and each.alias_info.is_write):
+            writes.append((place, each.name))
+        elif each.alias_info is not None or (place == 0 and "unsafe" in func.__name__):  # a view that does not say so
+            shares.append((place, each.name))
+    return _Operation(
+        refused,
+        tuple(each is not None and each.is_write for each in results),
+        bool(results) and all(each is not None and not each.is_write for each in results),
+        tuple(shares),
+        tuple(writes),
+    )
 
 
 @dataclass(frozen=True)
@@ -205,11 +242,9 @@ class _Recording(TorchDispatchMode):
         return result
 
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
-        for tag, why in _REFUSED.items():
-            if tag in func.tags:
-                return self._refuse(f"{why} ({func})")
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            return self._refuse(f"it draws random numbers of its own ({func})")
+        operation = _operation(func)
+        if operation.refused is not None:
+            return self._refuse(operation.refused)
         if len(self.program.lines) >= MOST:
             return self._refuse(f"a step is more than {MOST} operations")
         if func.namespace == "profiler":  # labels
@@ -220,45 +255,42 @@ class _Recording(TorchDispatchMode):
         takes: list[str] = []
         given = [*(self.text(value, takes) for value in args)]
         given += [f"{key}={self.text(value, takes)}" for key, value in kwargs.items()]
-        results = list(result) if isinstance(result, (list, tuple)) else [result]
-        returns = func._schema.returns  # noqa: SLF001 -- what torch's own tracers read
-        aliases = [each.alias_info for each in returns]
-        view = aliases and all(each is not None and not each.is_write for each in aliases)
-        if view and all(name in self.program.known for name in takes):
+        results = result if isinstance(result, (list, tuple)) else [result]
+        if operation.view and all(name in self.program.known for name in takes):
             for each in results:  # another view of what lasts: made once
                 self._last(each)
             return None
         gives: list[str] = []
-        if not aliases or any(each is None or not each.is_write for each in aliases):
+        if not operation.written or not all(operation.written):
             for number, each in enumerate(results):
                 gives.append(f"v{self._computed}")
                 self._computed += 1
-                written = number < len(aliases) and aliases[number] is not None and aliases[number].is_write
+                written = number < len(operation.written) and operation.written[number]
                 if isinstance(each, Tensor) and not written:  # what is written keeps its name
                     self._call(each, gives[-1])
-        shared, writes = self._aliases(func, args, kwargs)
-        self._shares |= {name: shared[0] for name in gives if shared}
+        if shared := self._names_at(operation.shares, args, kwargs):
+            self._shares |= dict.fromkeys(gives, shared[0])
+        writes = self._names_at(operation.writes, args, kwargs)
         called = f"{self._function(func)}({', '.join(given)})"
         left = ", ".join(gives) + "," * (isinstance(result, (list, tuple)) and len(gives) == 1)
         text = f"{left} = {called}" if gives else called
-        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
-        host = all(each.device.type == "cpu" for each in tensors)
-        self.program.lines.append(Line(text, tuple(takes), tuple(gives), tuple(writes), not returns, host=host))
+        host = not any(self._elsewhere(each) for each in (*args, *kwargs.values(), *results))
+        lasts = not operation.written
+        self.program.lines.append(Line(text, tuple(takes), tuple(gives), tuple(writes), lasts, host=host))
         return None
 
-    def _aliases(self, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[list[str], list[str]]:
-        """Names of the tensors that a result may share memory with, and of those that the operation writes."""
-        shared: list[str] = []
-        writes: list[str] = []
-        for number, each in enumerate(func._schema.arguments):  # noqa: SLF001
-            given = args[number] if number < len(args) else kwargs.get(each.name)
-            if each.alias_info is not None:
-                self.text(given, writes if each.alias_info.is_write else shared)
-            elif each.name in _WRITTEN_UNSAID:
-                self.text(given, writes)
-            elif number == 0 and "unsafe" in func.__name__:  # a view that does not say so
-                self.text(given, shared)
-        return shared, writes
+    def _names_at(self, places: Sequence[tuple[int, str]], args: Any, kwargs: dict[str, Any]) -> list[str]:
+        """Names of the tensors among the arguments at these places."""
+        names: list[str] = []
+        for place, key in places:
+            self.text(args[place] if place < len(args) else kwargs.get(key), names)
+        return names
+
+    def _elsewhere(self, value: Any) -> bool:
+        """Whether it is a tensor, or holds one, that does not lie in the host's memory."""
+        if isinstance(value, (list, tuple)):
+            return any(self._elsewhere(each) for each in value)
+        return isinstance(value, Tensor) and not value.is_cpu
 
     def _function(self, func: Any) -> str:
         if func not in self._functions:
