@@ -199,17 +199,19 @@ def every_phase_alone_lowers_its_own_loss(case: Case) -> None:
     """With all else held still a phase is a plain minimisation: if it fails there, it fails in a sweep."""
     knobs: dict[str, Any] = {"lr": 2e-3} if "lr" in case.kind.Config.model_fields and "lr" not in case.options else {}
     for index in range(len(case.fresh().phases)):
-        state = case.fresh(**knobs)
-        state.phases = [_alone(state.phases[index])]
-        name = state.phases[0].name
         # A small batch is a rough judge: a phase that has not got anywhere after 16 steps gets ten times as many.
-        try:
-            curve = [progress.scalars[f"loss/{name}/total"] for progress in case.run(state, 16, every=4)]
-            if curve[-1] >= curve[0]:
-                curve += [progress.scalars[f"loss/{name}/total"] for progress in case.run(state, 160, every=40)]
-        except Diverged as error:
-            raise Broken(f"phase {name}: {error}; lower its learning rate") from error
-        if curve[-1] >= curve[0]:
+        for steps in (16, 160):
+            state = case.fresh(**knobs)
+            state.phases = [_alone(state.phases[index])]
+            name = state.phases[0].name
+            try:
+                course = case.run(state, steps, every=steps // 4)
+                curve = [progress.scalars[f"loss/{name}/total"] for progress in course]
+            except Diverged as error:
+                raise Broken(f"phase {name}: {error}; lower its learning rate") from error
+            if curve[-1] < curve[0]:
+                break
+        else:
             shown = " → ".join(f"{value:.4g}" for value in curve)
             raise Broken(f"phase {name} alone, mean loss over {state.step} steps: {shown}; look at its learning rate")
 

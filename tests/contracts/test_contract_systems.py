@@ -40,6 +40,8 @@ SMALL = {
 }
 # Knobs that systems inherit are turned on one system each: the code behind them is the same.
 TURNED_ON = {"dcgan", "lstm_lm", "point_gan", "transformer_lm", "vae"}
+# What is about scores and turns alone is the same for networks of points, whose steps are the cheapest.
+LEFT_TO_POINTS = {"loss", "n_critic", "update"}
 # Likewise a few knobs of a base whose systems differ in little else.
 TRIED_WITH = {"sngan": {"spectral_norm"}, "gumbel_gan": {"decoder", "critic", "estimator"}}
 
@@ -67,7 +69,7 @@ def dataset_of(name: str, kind: type[System]) -> Dataset:
     if kind.modality == Modality.IMAGES:
         return Digits(Digits.Config(), Path())
     if kind.modality == Modality.TEXT:
-        return Prose(PyDoc.Config(max_length=12, max_words=60), Path())
+        return Prose(PyDoc.Config(max_length=9, max_words=60, longer="cut"), Path())
     return Dirac(Dirac.Config(points=300), Path()) if name == "dirac" else Ring(Ring.Config(), Path())
 
 
@@ -77,6 +79,8 @@ def own_variants(name: str) -> Iterator[dict[str, Any]]:
     inherited: set[str] = set()
     if name not in TURNED_ON and parent is not System and issubclass(parent, System):
         inherited = set(getattr(getattr(parent, "Config", None), "model_fields", ()))
+    elif name == "dcgan":
+        inherited = LEFT_TO_POINTS
     for choice in variants(kind, dataset_of(name, kind).shape):
         if not choice.keys() & (inherited - TRIED_WITH.get(name, set())):
             yield choice
