@@ -9,6 +9,7 @@ alone may differ by what single precision itself is worth, the distance of the p
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.systems.vae import VAE
 from aigc_lab.text.vocabulary import SPECIAL, Vocabulary
+from aigc_lab.training.captured import as_ever
 from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
@@ -83,11 +85,12 @@ def replicas(
 
 
 def finish(course: type[Course], runs: Sequence[Replica], steps: int = STEPS) -> list[list[Any]]:
-    """How each of the runs stood at each round."""
+    """How each of the runs stood at each round. A stack may make programs of its steps; what is alone computes them."""
     found: dict[int, list[Any]] = {id(run): [] for run in runs}
-    for round_ in train(runs, steps=steps, every=EVERY, decay=DECAY, precision="fp32", course=course):
-        for run, end in round_:
-            found[id(run)].append(end)
+    with as_ever() if course is Plain else nullcontext():
+        for round_ in train(runs, steps=steps, every=EVERY, decay=DECAY, precision="fp32", course=course):
+            for run, end in round_:
+                found[id(run)].append(end)
     return [found[id(run)] for run in runs]
 
 
@@ -183,6 +186,8 @@ def setup_of(name: str, knobs: dict[str, Any]) -> Setup:
     if name == "dirac":
         data = Points(torch.zeros(60, 1))
     small = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields}
+    if "n_critic" in kind.Config.model_fields:
+        small["n_critic"] = min(kind.Config().n_critic, 2)
     return kind, small | knobs, data, 2
 
 
