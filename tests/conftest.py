@@ -117,7 +117,7 @@ def _copied_tables(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every store of MLflow's that tests make in their own process begins as a copy of one that MLflow has made."""
 
     def copy(path: Path) -> None:
-        shutil.copy(request.getfixturevalue("empty_mlflow"), path)
+        shutil.copyfile(request.getfixturevalue("empty_mlflow"), path)  # with the modes of a new one
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlflow_store, "_create_tables", copy)
