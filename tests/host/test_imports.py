@@ -43,6 +43,13 @@ except ValueError:
     assert done.stdout.endswith("kept: True\n"), done.stderr
 
 
+def test_what_would_be_reported_as_leaked_is_searched_for() -> None:
+    pytest.importorskip("triton")
+    code = "import triton._C.libtriton; from aigc_lab.host import imports; imports.end_quickly()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_a_sweep_imports_torch_while_the_collector_rests() -> None:
     code = """
 import gc, sys
