@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from aigc_lab.data.digits import Digits
 from aigc_lab.host import confined, content
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.tracking import writer
+from aigc_lab.tracking import mlflow_store, writer
 
 if TYPE_CHECKING:
     from ray_cluster import RayCluster
@@ -96,6 +97,31 @@ def program(name: str) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)  # as where it is run
     return importlib.import_module(name)
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take it seconds to make, without anything in them: a file to be copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    for name, value in mlflow_store._ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    _create_tables(path)
+    return path
+
+
+_create_tables = mlflow_store._create_tables
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _copied_tables(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every store of MLflow's that tests make in their own process begins as a copy of one that MLflow has made."""
+
+    def copy(path: Path) -> None:
+        shutil.copyfile(request.getfixturevalue("empty_mlflow"), path)  # with the modes of a new one
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_store, "_create_tables", copy)
+        yield
 
 
 class WriterHere:

@@ -13,7 +13,7 @@ from aigc_lab import __version__
 from aigc_lab.cli import output
 from aigc_lab.cli.options import app
 from aigc_lab.errors import Failure, UsageError
-from aigc_lab.host import torchrun, visible
+from aigc_lab.host import imports, torchrun, visible
 
 __all__ = ["app", "main"]
 
@@ -34,6 +34,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an arrow must not end a command on a terminal without Unicode
     visible.guard()
+    imports.end_quickly()
     if torchrun.place().rank:
         from aigc_lab.training.follower import attend
 

@@ -145,6 +145,8 @@ class Local(Queued):
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
         for child in self._children:
+            child.interrupt()
+        for child in self._children:
             child.end()
         super().__exit__(*error)
 
@@ -229,8 +231,7 @@ class _Child:
             self._process.kill()
 
     def end(self) -> None:
-        """Waits for the end of the process, which may still record that its run was interrupted."""
-        self.interrupt()
+        """Waits for the end of the process, which was interrupted and may still record that its run was."""
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:

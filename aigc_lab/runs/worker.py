@@ -375,6 +375,7 @@ def main() -> None:
     which its parent holds the other end.
     """
     visible.guard()
+    imports.end_quickly()
     home, sweep, device, threads, *more = sys.argv[1:]
     terms = Terms(sweep, device, int(threads), child=True, shares=more == [SHARES])
     with contextlib.suppress(KeyboardInterrupt), signals.handled():

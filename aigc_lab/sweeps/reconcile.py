@@ -163,7 +163,9 @@ class _Sweep:
 
 
 def _end(process: Process) -> None:
-    """Returns when the process is gone: by itself if it hurries."""
+    """Returns when the process is gone: by itself if it hurries. What this process has left is over: it is here."""
+    if process == Process.this():
+        return
     until = time.monotonic() + _GRACE
     while process.alive and time.monotonic() < until:
         time.sleep(0.1)

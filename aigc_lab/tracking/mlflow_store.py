@@ -64,21 +64,27 @@ def _create_sqlite(path: Path) -> None:
 
     It is built beside its target and renamed, so that a kill leaves nothing that looks like a database.
     """
-    from mlflow.tracking import MlflowClient
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(beside(path)):
         if path.exists() and path.stat().st_size:
             return
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it reports every table it creates
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            draft, whole = Path(folder, "draft.db"), Path(folder, "whole.db")
-            MlflowClient(tracking_uri=sqlite_url(draft.absolute()))
-            # MLflow keeps the draft open; a copy is nobody's.
-            with closing(sqlite3.connect(draft)) as source, closing(sqlite3.connect(whole)) as target:
-                source.backup(target)
-                target.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
+            whole = Path(folder, "whole.db")
+            _create_tables(whole)
             whole.replace(path)
+
+
+def _create_tables(path: Path) -> None:
+    """Creates a database file with MLflow's tables, which nobody has open. It takes MLflow seconds."""
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it reports every table it creates
+    draft = path.with_name("draft.db")
+    MlflowClient(tracking_uri=sqlite_url(draft.absolute()))
+    # MLflow keeps the draft open; a copy is nobody's.
+    with closing(sqlite3.connect(draft)) as source, closing(sqlite3.connect(path)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = WAL")  # stays in the file: readers never wait for a writer
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The garbage collector during imports of large libraries."""
+"""The garbage collector during imports of large libraries, and at the end."""
 
 import gc
 import subprocess
@@ -25,6 +25,29 @@ def test_the_collector_rests_and_is_as_before_even_after_an_error() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("words", ["cli.main()", "runs.worker.main()"])
+def test_a_process_of_ours_ends_without_a_search_for_garbage(words: str) -> None:
+    code = f"""
+import atexit, gc, sys
+import aigc_lab.cli, aigc_lab.runs.worker
+atexit.register(lambda: print("kept:", gc.get_freeze_count() > 1000))
+sys.argv = ["aigc-lab"]
+try:
+    aigc_lab.{words}
+except ValueError:
+    pass  # a worker is told more
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("kept: True\n"), done.stderr
+
+
+def test_what_would_be_reported_as_leaked_is_searched_for() -> None:
+    pytest.importorskip("triton")
+    code = "import triton._C.libtriton; from aigc_lab.host import imports; imports.end_quickly()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_a_sweep_imports_torch_while_the_collector_rests() -> None:

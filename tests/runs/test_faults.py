@@ -23,7 +23,7 @@ from unittest import mock
 
 import pytest
 from conftest import WriterHere
-from harness import NoWriter, empty_mlflow, plain_environment, rows, stored
+from harness import NoWriter, plain_environment, rows, stored
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from shell import Told, at, command
@@ -65,17 +65,11 @@ search: {trials: 3, seeds: 1}
 """
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's, empty: making them takes seconds."""
-    return empty_mlflow(tmp_path_factory.mktemp("empty"))
-
-
 @pytest.fixture
-def folder(tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in set(os.environ) - set(plain_environment()):
         monkeypatch.delenv(name)
-    shutil.copy(tables, tmp_path / "mlflow.db")
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setattr(writer, "Writer", NoWriter)
     monkeypatch.chdir(tmp_path)
@@ -191,12 +185,12 @@ def disk(folder: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 
 
 def test_a_home_that_cannot_be_written_is_verified(
-    disk: Disk, undisturbed: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, undisturbed: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As what it is: Optuna and MLflow are asked, and this MLflow has none of the runs."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     shutil.copytree(undisturbed, disk.place, dirs_exist_ok=True)
-    shutil.copy(tables, disk.place / "mlflow.db")
+    shutil.copy(empty_mlflow, disk.place / "mlflow.db")
     shutil.rmtree(disk.place / "spool")
     disk.writable(False)
     told = command("verify", "--home", "home", "--json")

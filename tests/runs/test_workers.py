@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -342,7 +343,9 @@ def started(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]
         process.wait()
 
 
-def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
+def test_what_ends_a_sweep_ends_its_workers(folder: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "home").mkdir()
+    shutil.copy(empty_mlflow, folder / "home" / "mlflow.db")
     with started(folder) as (process, pids):
         # The writer is under way too: in the seconds that an interruption leaves it, it need not begin.
         until(lambda: all(run["mlflow_run_id"] for run in shown(folder, "home").values()))
@@ -369,6 +372,7 @@ def test_what_ends_a_sweep_ends_its_workers(folder: Path) -> None:
         until(lambda: not any(map(alive, pids)), 30)
     (folder / "wait").unlink()
 
+    monkeypatch.setattr(writer, "Writer", WriterHere)
     rows = sweep(folder, "home", workers=1, search_trials=2, search_seeds=1, confirm=None)
     assert [row["state"] for row in rows] == ["FINISHED"] * 2
     runs = shown(folder, "home")

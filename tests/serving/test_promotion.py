@@ -138,14 +138,6 @@ def _plain_environment() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make, without anything in them."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowTracker(f"sqlite:///{path}", path.parent)._client()
-    return path
-
-
 @pytest.fixture
 def home(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     (tmp_path / "home").mkdir()

@@ -40,7 +40,6 @@ from aigc_lab.sweeps.study import Suggestion
 from aigc_lab.systems import base
 from aigc_lab.systems.point_gan import PointGAN
 from aigc_lab.tracking import writer
-from aigc_lab.tracking.mlflow import MlflowTracker
 
 POINTS = """\
 data: {name: ring, points: 2000}
@@ -131,14 +130,6 @@ def _plain_environment() -> Iterator[None]:
             if name.startswith("AIGC_LAB_") or name == "MLFLOW_TRACKING_URI":
                 patch.delenv(name)
         yield
-
-
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take seconds to make, without anything in them."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowTracker(f"sqlite:///{path}", path.parent)._client()
-    return path
 
 
 @pytest.fixture

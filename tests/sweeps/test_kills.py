@@ -5,13 +5,16 @@
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import Postgres
-from harness import CASES, Judge, References, Report, Target, campaign, disturbed, empty_mlflow, plain_environment
+from harness import CASES, Judge, References, Report, Target, campaign, disturbed, plain_environment
 
 KILLS: list[Target] = ["supervisor", "worker", "writer"]
+#: enough runs to be killed in
+FEW = replace(CASES["points"], trials=4, changes={"search.trials": 4})
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +23,9 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def test_a_sweep_whose_processes_are_killed(tmp_path: Path) -> None:
+def test_a_sweep_whose_processes_are_killed(tmp_path: Path, empty_mlflow: Path) -> None:
     chance, report = random.Random(3), Report()
-    with disturbed(tmp_path / "sweep", chance, report, empty=empty_mlflow(tmp_path)) as sweep:
+    with disturbed(tmp_path / "sweep", chance, report, case=FEW, empty=empty_mlflow) as sweep:
         sweep.endure(Counter(KILLS))
         Judge(sweep, References(tmp_path / "undisturbed"), report).judge()
         found = report.problems[:]

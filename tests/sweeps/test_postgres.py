@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import optuna
 import pytest
 from conftest import Postgres, WriterHere
-from harness import PROGRAM, empty_mlflow, plain_environment
+from harness import PROGRAM, plain_environment
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from shell import at, command
@@ -46,18 +46,12 @@ search: {trials: 3, seeds: 1, pruner: median}
 SWEEP = ["sweep", "mine.yaml", "--device", "cpu", "--json"]
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's, empty: making them takes seconds."""
-    return empty_mlflow(tmp_path_factory.mktemp("empty"))
-
-
 @contextlib.contextmanager
-def place(folder: Path, tables: Path, *, registry: str = "", optuna: str = "") -> Iterator[None]:
+def place(folder: Path, empty_mlflow: Path, *, registry: str = "", optuna: str = "") -> Iterator[None]:
     """A folder to work in, whose home has its registry and Optuna's storage where it is said."""
     (folder / "home").mkdir(parents=True, exist_ok=True)
     if not (folder / "home" / "mlflow.db").exists():
-        shutil.copy(tables, folder / "home" / "mlflow.db")
+        shutil.copy(empty_mlflow, folder / "home" / "mlflow.db")
     (folder / "mine.yaml").write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
         for name in set(os.environ) - set(plain_environment()):
@@ -101,9 +95,9 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def world(server: Postgres, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(server: Postgres, empty_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder, registry, optuna = tmp_path_factory.mktemp("world"), server.database(), server.database()
-    with place(folder, tables, registry=registry, optuna=optuna):
+    with place(folder, empty_mlflow, registry=registry, optuna=optuna):
         told = command(*SWEEP)
         assert told.code == 0, told.errors
         assert "away" not in told.errors
@@ -111,18 +105,18 @@ def world(server: Postgres, tables: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def fresh(postgres: Postgres, tables: Path, tmp_path: Path) -> Iterator[Postgres]:
-    with place(tmp_path, tables, registry=postgres.database(), optuna=postgres.database()):
+def fresh(postgres: Postgres, empty_mlflow: Path, tmp_path: Path) -> Iterator[Postgres]:
+    with place(tmp_path, empty_mlflow, registry=postgres.database(), optuna=postgres.database()):
         yield postgres
 
 
-def test_a_sweep_on_postgres_is_that_on_sqlite(world: World, tables: Path, tmp_path: Path) -> None:
-    with place(world.folder, tables, registry=world.registry, optuna=world.optuna):
+def test_a_sweep_on_postgres_is_that_on_sqlite(world: World, empty_mlflow: Path, tmp_path: Path) -> None:
+    with place(world.folder, empty_mlflow, registry=world.registry, optuna=world.optuna):
         assert not list((world.folder / "home").glob("registry.db*"))
         agreed()
         assert command(*SWEEP).code == 0  # does nothing over
         assert results() == world.truth
-    with place(tmp_path, tables):
+    with place(tmp_path, empty_mlflow):
         assert command(*SWEEP).code == 0
         assert results() == world.truth
 
@@ -175,27 +169,29 @@ def test_a_restart_is_waited_for_by_workers_too(fresh: Postgres, world: World) -
 
 
 def test_a_sweep_travels_between_the_kinds_of_store(
-    postgres: Postgres, world: World, tables: Path, tmp_path: Path
+    postgres: Postgres, world: World, empty_mlflow: Path, tmp_path: Path
 ) -> None:
     archive, again = tmp_path / "mine.tar", tmp_path / "again.tar"
-    with place(world.folder, tables, registry=world.registry, optuna=world.optuna):
+    with place(world.folder, empty_mlflow, registry=world.registry, optuna=world.optuna):
         assert command("export", "mine", "-o", str(archive)).code == 0
-    with place(tmp_path / "file", tables):
+    with place(tmp_path / "file", empty_mlflow):
         assert command("import", str(archive)).code == 0
         assert results() == world.truth
         agreed()
         assert command(*SWEEP).code == 0 and results() == world.truth  # nothing is left to do
         assert command("export", "mine", "-o", str(again)).code == 0
     assert again.read_bytes() == archive.read_bytes()
-    with place(tmp_path / "server", tables, registry=postgres.database(), optuna=postgres.database()):
+    with place(tmp_path / "server", empty_mlflow, registry=postgres.database(), optuna=postgres.database()):
         assert command("import", str(again)).code == 0
         assert results() == world.truth
         agreed()
 
 
-def test_another_home_on_the_same_server_reads_and_does_not_write(world: World, tables: Path, tmp_path: Path) -> None:
+def test_another_home_on_the_same_server_reads_and_does_not_write(
+    world: World, empty_mlflow: Path, tmp_path: Path
+) -> None:
     """Two homes on one registry would train the same runs, and scatter their files."""
-    with place(tmp_path / "other", tables, registry=world.registry, optuna=world.optuna):
+    with place(tmp_path / "other", empty_mlflow, registry=world.registry, optuna=world.optuna):
         told = command(*SWEEP, "--trials", "4")
         assert told.code == 2 and f"belongs to home {world.folder / 'home'}" in told.errors
         assert command("compare", "mine", "--json").code == 0

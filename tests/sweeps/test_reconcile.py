@@ -134,6 +134,15 @@ def test_a_last_loss_of_another_kind_is_no_crash(lost: Lost, kills: list[int]) -
     assert lost.state == RunState.FAILED
 
 
+def test_what_this_process_has_left_is_not_waited_for(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a disk was full: the same process, a notebook, goes on with its sweep."""
+    monkeypatch.setattr("aigc_lab.sweeps.reconcile.time.sleep", lambda _: pytest.fail("it waits for itself"))
+    lost.registry.begin(lost.run, {})
+    (found,) = reconcile(lost.registry, lost.settings)
+    assert found.what == "the process of attempt 1 was lost; the run can be resumed"
+    assert lost.state == RunState.KILLED
+
+
 # ---- homes that share a registry
 
 

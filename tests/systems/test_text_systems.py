@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import WriterHere
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -36,6 +37,7 @@ from aigc_lab.systems.shared.text_gan import TextGAN
 from aigc_lab.systems.text_vae import TextVAE
 from aigc_lab.systems.transformer_lm import TransformerLM
 from aigc_lab.text.vocabulary import PAD, UNK
+from aigc_lab.tracking import writer
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.optimizers import shortened
 from aigc_lab.training.state import TrainingState
@@ -288,6 +290,7 @@ OVERFITTING = {
 }
 
 
+@pytest.mark.usefixtures("without_mlflow")
 def test_a_run_ends_when_held_out_likelihood_is_no_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIGC_LAB_DATA_DIR", str(tmp_path / "data"))
     sweep(OVERFITTING, home=tmp_path / "home")
@@ -313,6 +316,7 @@ def test_a_run_ends_when_held_out_likelihood_is_no_better(tmp_path: Path, monkey
 def test_with_patience_the_selected_weights_are_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is ranked, told to the search, promoted and sampled from is the best evaluation, not the overfitted end."""
     monkeypatch.setenv("AIGC_LAB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(writer, "Writer", WriterHere)
     (row,) = sweep(OVERFITTING, home=tmp_path / "home").to_dict("records")
     settings = Settings.load(tmp_path / "home")
     with Registry.open(settings.registry_url, home=settings.home, create=False) as registry:
