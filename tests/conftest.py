@@ -1,5 +1,7 @@
 """What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
 
+import copy
+import hashlib
 import importlib
 import os
 import shutil
@@ -18,6 +20,8 @@ import pytest
 import torch
 
 from aigc_lab.data.digits import Digits
+from aigc_lab.extractors import classifier
+from aigc_lab.extractors.shared.small_classifier import fit
 from aigc_lab.host import confined, content
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
@@ -67,6 +71,23 @@ class Judged(NamedTuple):
 
     dataset: Digits
     cache: Path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _trained_once() -> Iterator[None]:
+    """The same classifier of the same pictures is trained once per process, in however many homes tests ask for it."""
+    fitted = dict[Any, Any]()
+
+    def remembered(samples: Any, shape: Any, steps: int, **options: Any) -> Any:
+        content = hashlib.sha256(samples.values.numpy().tobytes() + samples.labels.numpy().tobytes()).digest()
+        key = content, samples.values.shape, shape, steps, tuple(options.items()), torch.get_num_threads()
+        if key not in fitted:
+            fitted[key] = fit(samples, shape, steps, **options)
+        return copy.deepcopy(fitted[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "fit", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,7 @@ def setup_of(name: str, knobs: dict[str, Any]) -> Setup:
         data = Points(torch.zeros(60, 1))
     small = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields}
     if "n_critic" in kind.Config.model_fields:
-        small["n_critic"] = min(kind.Config().n_critic, 2)
+        small["n_critic"] = min(kind.Config.model_fields["n_critic"].default, 2)
     return kind, small | knobs, data, 2
 
 
