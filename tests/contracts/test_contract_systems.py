@@ -60,8 +60,8 @@ def case(name: str, choice: tuple[tuple[str, Any], ...]) -> Case:
     kind = plugins.find(System, name)  # type: ignore[type-abstract]
     dataset = dataset_of(name, kind)
     small: dict[str, Any] = {key: value for key, value in SMALL.items() if key in kind.Config.model_fields}
-    if "n_critic" in kind.Config.model_fields:
-        small["n_critic"] = min(kind.Config.model_fields["n_critic"].default, 2)  # what five steps of a critic show, two do
+    if "n_critic" in kind.Config.model_fields:  # what five steps of a critic show, two do
+        small["n_critic"] = min(kind.Config.model_fields["n_critic"].default, 2)
     if ("penalty", "consensus") in choice:
         small["penalty_weight"] = 0.1  # with the paper's 10, so small a batch is all penalty
     return Case(kind, dataset.shape, dataset.load("train").take(slice(0, 300)), small | dict(choice))
