@@ -1,10 +1,7 @@
-"""What all tests share: one thread, no network where a test says so, and what is expensive to make once."""
+"""What all tests share: one thread, no network where a test says so, and what each asks for."""
 
-import copy
-import hashlib
 import importlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,15 +17,15 @@ import pytest
 import torch
 
 from aigc_lab.data.digits import Digits
-from aigc_lab.extractors import classifier
-from aigc_lab.extractors.shared.small_classifier import fit
 from aigc_lab.host import confined, content
 from aigc_lab.host.settings import Settings
 from aigc_lab.host.weights import WeightsPolicy
-from aigc_lab.tracking import mlflow_store, writer
+from aigc_lab.tracking import writer
 
 if TYPE_CHECKING:
     from ray_cluster import RayCluster
+
+pytest_plugins = ["made_once"]
 
 torch.set_num_threads(1)
 
@@ -73,23 +70,6 @@ class Judged(NamedTuple):
     cache: Path
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _trained_once() -> Iterator[None]:
-    """The same classifier of the same pictures is trained once per process, in however many homes tests ask for it."""
-    fitted = dict[Any, Any]()
-
-    def remembered(samples: Any, shape: Any, steps: int, **options: Any) -> Any:
-        content = hashlib.sha256(samples.values.numpy().tobytes() + samples.labels.numpy().tobytes()).digest()
-        key = content, samples.values.shape, shape, steps, tuple(options.items()), torch.get_num_threads()
-        if key not in fitted:
-            fitted[key] = fit(samples, shape, steps, **options)
-        return copy.deepcopy(fitted[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "fit", remembered)
-        yield
-
-
 @pytest.fixture(scope="session")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """The digits with their classifier, trained once by its own recipe."""
@@ -118,31 +98,6 @@ def program(name: str) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)  # as where it is run
     return importlib.import_module(name)
-
-
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, which take it seconds to make, without anything in them: a file to be copied."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    for name, value in mlflow_store._ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    _create_tables(path)
-    return path
-
-
-_create_tables = mlflow_store._create_tables
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _copied_tables(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every store of MLflow's that tests make in their own process begins as a copy of one that MLflow has made."""
-
-    def copy(path: Path) -> None:
-        shutil.copyfile(request.getfixturevalue("empty_mlflow"), path)  # with the modes of a new one
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlflow_store, "_create_tables", copy)
-        yield
 
 
 class WriterHere:

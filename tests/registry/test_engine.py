@@ -11,6 +11,8 @@ from registries import a_run, start, url_in
 from aigc_lab.errors import UsageError
 from aigc_lab.registry.store import Registry
 
+pytestmark = pytest.mark.usefixtures("migrated")
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.command import upgrade
@@ -15,6 +16,8 @@ from aigc_lab.registry.models import list_models
 from aigc_lab.registry.store import Registry
 from aigc_lab.registry.sweeps import list_sweeps
 from aigc_lab.registry.tables import METADATA, SCHEMA
+
+pytestmark = pytest.mark.usefixtures("migrated")
 
 
 def test_schema_is_the_newest_migration() -> None:
