@@ -14,7 +14,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
+import scipy.linalg  # noqa: F401 -- its own BLAS, which is to be there when threads are limited
 import torch
+from threadpoolctl import threadpool_limits
 
 from aigc_lab.data.digits import Digits
 from aigc_lab.host import confined, content
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["made_once"]
 
+# Tests run side by side, a core for each: threads of libraries would wait for each other more than they compute.
 torch.set_num_threads(1)
+threadpool_limits(1, user_api="blas")
 
 # What a shell starts in the background ignores Ctrl-C, and every process that a test starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -42,6 +46,13 @@ os.environ.pop("UV_RUN_RECURSION_DEPTH", None)
 
 # A user's file is tried in a process of its own first, which costs seconds: a test that is about that asks for it.
 os.environ[confined.VARIABLE] = "0"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What a test lets torch have, as every sweep in this process does, ends with it."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
