@@ -1,11 +1,14 @@
-"""A few steps of training on text, for tests that look at every one of them."""
+"""A few steps of training, for tests that look at every one of them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from aigc_lab.data.shared.batches import Batches
+from aigc_lab.training.captured import as_ever
 from aigc_lab.training.checkpoint import restore_state, save_state
 from aigc_lab.training.course import Course
 from aigc_lab.training.loop import train
@@ -47,4 +50,21 @@ def assert_resumes(
     assert [*begun, *rest] == curve
     for one, two in ((straight.system, other.system), (straight.average, other.average)):
         ours, theirs = one.state_dict(), two.state_dict()
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def assert_programs(plain: Replica, other: Replica, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asserts that a run whose steps are repeated as programs comes to the bits of one that computes each of them."""
+    with as_ever():
+        for _ in train([plain], steps=steps, every=steps, decay=0.9, precision="fp32"):
+            pass
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)  # of two ways the program is kept
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    (course,) = Plain.of([other], 0.9, "fp32")
+    course.resume()
+    while course.at < steps:
+        course.step(steps)
+    assert course._programs.reason is None and course._programs.repeated > steps / 2
+    for part in ("system", "average"):
+        ours, theirs = (getattr(run.state, part).state_dict() for run in (other, plain))
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)

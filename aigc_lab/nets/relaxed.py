@@ -26,11 +26,11 @@ def gumbel_of(uniform: Tensor) -> Tensor:
     return -uniform.clamp(epsilon / 4, 1 - epsilon / 2).log().neg().log()
 
 
-def relaxed_word(logits: Tensor, gumbel: Tensor, temperature: float, *, hard: bool) -> Tensor:
+def relaxed_word(logits: Tensor, gumbel: Tensor, temperature: float | Tensor, *, hard: bool) -> Tensor:
     """Weights [N, K] of K words that add up to 1, of their logits and standard Gumbel numbers [N, K]: the softmax of
-    (logits + gumbel) / temperature. With `hard` the value is the drawn word alone, and the gradient still the softmax's
-    (straight-through, Bengio, Léonard & Courville 2013): its bias vanishes with the temperature where what reads the
-    word is at most quadratic in it, that of the softmax always.
+    (logits + gumbel) / temperature, which is a number or a tensor []. With `hard` the value is the drawn word alone,
+    and the gradient still the softmax's (straight-through, Bengio, Léonard & Courville 2013): its bias vanishes with
+    the temperature where what reads the word is at most quadratic in it, that of the softmax always.
     """
     scores = logits + gumbel
     soft = (scores / temperature).softmax(1)
@@ -43,7 +43,14 @@ def relaxed_word(logits: Tensor, gumbel: Tensor, temperature: float, *, hard: bo
 
 
 def relaxed_sentences(
-    predict: Predict, memory: Any, gumbel: Tensor, first: int, temperature: float, *, words: int, hard: bool
+    predict: Predict,
+    memory: Any,
+    gumbel: Tensor,
+    first: int,
+    temperature: float | Tensor,
+    *,
+    words: int,
+    hard: bool,
 ) -> Tensor:
     """Weights [N, L, V] of all V = `words` words at each place, by standard Gumbel numbers [N, L, V − first]; those of
     words below `first` are 0. `predict` is that of `decoding.sentences`, and reads the weights of the word before.

@@ -3,13 +3,13 @@ stacked.
 """
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from few_steps import assert_programs
 from torch import Tensor
 
 from aigc_lab import noise
@@ -150,18 +150,7 @@ def test_the_optimisers_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_its_schedules_are_those_of_a_program_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """γ, the step and β₂ go on where a step is a program, to the same bits; two numbers of it would not do."""
-    with as_ever():
-        (plain,) = finish([replica()], 2 * STEPS)
-    monkeypatch.setattr(time, "thread_time", lambda: 0.0)  # of two ways the program is kept
-    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
-    one = replica()
-    (course,) = Plain.of([one], 0.9, "fp32")
-    course.resume()
-    while course.at < 2 * STEPS:
-        course.step(2 * STEPS)
-    assert course._programs.reason is None and course._programs.repeated > STEPS / 2
-    ours, theirs = weights(one), weights(plain)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_programs(replica(), replica(), 2 * STEPS, monkeypatch)
 
 
 def test_a_run_that_is_stored_and_resumed_goes_on_to_the_same_bits(tmp_path: Path) -> None:

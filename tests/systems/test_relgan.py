@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from few_steps import assert_resumes, trained
+from few_steps import assert_programs, assert_resumes, trained
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from aigc_lab.systems.relgan import RelGAN
 from aigc_lab.text.vocabulary import EOS, PAD
 from aigc_lab.training.loop import train_one
 from aigc_lab.training.stacked import Stacked
-from aigc_lab.training.state import TrainingState
+from aigc_lab.training.state import Replica, TrainingState
 
 Array = NDArray[np.float64]
 
@@ -314,6 +314,13 @@ def test_a_run_killed_in_any_phase_goes_on_to_the_same_bits(
 ) -> None:
     straight, first, other = (state_of(data, seed=seed, **options) for seed in (0, 0, 1))
     assert_resumes(data, straight, first, other, at, tmp_path / "state.safetensors")
+
+
+def test_its_steps_are_programs_that_know_their_temperatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = OracleText(OracleText.Config(words=8, length=5, train=60, scored=50), tmp_path)  # all batches are alike
+    options = {"pretrain_steps": 0, "critic_steps": 0, "temperature_steps": 20}  # it falls, and is at its end
+    plain, other = (Replica(state_of(data, **options), Batches(data.load("train"), 4, 0), 0) for _ in range(2))
+    assert_programs(plain, other, 24, monkeypatch)
 
 
 def test_its_own_networks_are_trained_in_stacks(data: PyDoc) -> None:

@@ -77,7 +77,7 @@ class RelaxedGAN(TextGAN):
             memory,
             gumbel_of(uniform),
             self.first,
-            self.temperature(step),
+            base.scheduled(step, self.temperature, uniform),
             words=len(self.vocabulary),
             hard=hard,
         )
@@ -103,5 +103,5 @@ class RelaxedGAN(TextGAN):
         if self.objective.paired:
             with torch.no_grad():
                 of_real = self.scores(batch.padded(self.length))
-        temperature = torch.full_like(of_made.detach().mean(), self.temperature(step))
+        temperature = base.scheduled(step, self.temperature, of_made.detach())
         return base.Loss(self.objective.generator(of_real, of_made), dynamics={"temperature": temperature})
