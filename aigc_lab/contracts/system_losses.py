@@ -199,8 +199,8 @@ def every_phase_alone_lowers_its_own_loss(case: Case) -> None:
     """With all else held still a phase is a plain minimisation: if it fails there, it fails in a sweep."""
     knobs: dict[str, Any] = {"lr": 2e-3} if "lr" in case.kind.Config.model_fields and "lr" not in case.options else {}
     for index in range(len(case.fresh().phases)):
-        # A small batch is a rough judge: a phase that has not got anywhere after 16 steps gets ten times as many.
-        for steps in (16, 160):
+        # A small batch is a rough judge: a phase that has not got anywhere after few steps begins again with more.
+        for steps in (16, 48, 160):
             state = case.fresh(**knobs)
             state.phases = [_alone(state.phases[index])]
             name = state.phases[0].name
